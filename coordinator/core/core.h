@@ -1,0 +1,81 @@
+// The coordinator as a pure state machine: Apply(event, now) -> effects. docs/life_of_a_window.md tells the story.
+//
+// No threads, sockets, clocks, disks or protobuf: one caller at a time, time comes in as an argument, and the same
+// events at the same times give the same effects. So it is simulated with thousands of workers from a seed.
+//
+// Invariants, checked after every event:
+//  1. Each unit of a committed window was counted exactly once; windows commit in order, none is skipped.
+//  2. Nothing of an incarnation that is gone, of an older epoch, attempt or timeline is counted.
+//  3. A job has at most one window sealed and not committed.
+//  4. What Persist recorded is never contradicted by a later effect.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coordinator/core/effects.h"
+#include "coordinator/core/events.h"
+#include "coordinator/core/types.h"
+
+namespace accrue::core {
+
+struct CoreOptions {
+  Term term;
+  int64_t dead_after_ns = 3'000'000'000;  // silence after which a worker is given up
+  int64_t first_incarnation = 1;
+};
+
+struct JobView {
+  JobId id;
+  std::string name;
+  JobState state = JobState::kWaiting;
+  std::string reason;
+  Window window;            // windows committed
+  int64_t total_windows = 0;
+  double loss = 0;
+  std::optional<double> validation_loss;
+  std::string digest;
+  int64_t workers = 0;
+  Epoch epoch;
+  Timeline timeline;
+  int64_t replays = 0;
+  int64_t windows_skipped = 0;
+};
+
+struct WorkerView {
+  Incarnation incarnation;
+  std::string name, host, backend, device;
+  int64_t process_id = 0;
+  int threads = 0;
+  std::string state;
+  JobId job;
+  double unit_seconds = 0;  // exponentially weighted mean
+  int64_t memory_bytes = 0;
+  int64_t windows = 0;
+};
+
+class Core {
+ public:
+  explicit Core(const CoreOptions& options);
+  ~Core();
+
+  std::vector<Effect> Apply(const Event& event, int64_t now_ns);
+
+  // For the server to hand out before WorkerJoined; never repeats within a term.
+  Incarnation NextIncarnation();
+
+  // What is to be shown; computed on demand.
+  std::vector<JobView> Jobs() const;
+  std::optional<JobView> FindJob(const JobId& job) const;
+  std::vector<WorkerView> Workers() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace accrue::core

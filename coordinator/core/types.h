@@ -1,0 +1,153 @@
+// Plain values that the coordinator's core speaks: no protobuf, no sockets, no clocks.
+//
+// They mirror proto/accrue/v1/worker.proto, where each message and field is explained; coordinator/server translates.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "common/ids.h"
+#include "common/schedule.h"
+
+namespace accrue::core {
+
+// Where in a job's history a message belongs. What carries an older value than the receiver's is refused.
+struct Key {
+  Term term;
+  JobId job;
+  Timeline timeline;
+  Epoch epoch;
+  Incarnation incarnation;
+  Window window;
+  Attempt attempt;
+};
+
+struct UnitRange {
+  int64_t first = 0;
+  int64_t count = 0;
+  friend bool operator==(const UnitRange&, const UnitRange&) = default;
+};
+
+// What the core needs to know of a job; constant for the job's life.
+struct JobConfig {
+  JobId id;
+  std::string name;
+  int64_t units_per_window = 1;
+  int64_t total_windows = 0;
+  int64_t until_window = 0;  // stop, with a checkpoint, once this many are committed; total_windows without a limit
+  int64_t sequences_per_unit = 1;
+  int64_t sequence_length = 1;
+  int64_t evaluation_every = 0;  // windows; 0: never
+  int64_t evaluation_units = 0;
+  int64_t checkpoint_every = 0;  // windows; 0: only the last
+  int64_t min_workers = 1;
+  int64_t max_workers = 1;
+  bool exact = true;
+  ScheduleConfig schedule;
+};
+
+// The state a job starts from: nothing, or a verified checkpoint.
+struct StartPoint {
+  std::string checkpoint_directory;  // empty: from scratch
+  Window window;                     // windows applied
+  int64_t steps = 0;
+  std::string digest;
+  std::vector<int> exponents;
+  Timeline timeline;
+};
+
+struct UnitReport {
+  int64_t unit = 0;
+  double loss_sum = 0;
+  int64_t valid_tokens = 0;
+  bool non_finite = false;
+  std::vector<int> max_exponents;
+  std::vector<uint64_t> bucket_checksums;
+  int64_t vanished_elements = 0;
+  int64_t compute_ns = 0;
+};
+
+struct BucketManifest {
+  bool final = false;
+  std::vector<UnitRange> units;
+};
+
+struct PhaseTimes {
+  int64_t compute_ns = 0, accumulate_ns = 0, wait_seal_ns = 0, reduce_ns = 0, step_ns = 0, data_ns = 0, evaluate_ns = 0,
+          checkpoint_ns = 0;
+};
+
+struct EvaluationReport {
+  int64_t unit = 0;
+  double loss_sum = 0;
+  int64_t valid_tokens = 0;
+};
+
+struct CheckpointFile {
+  std::string path;
+  uint64_t size_bytes = 0;
+  std::string xxh3_128;
+};
+
+enum class JobState {
+  kWaiting,    // for workers
+  kStarting,   // workers load data and parameters
+  kRunning,
+  kPaused,
+  kFinishing,  // last checkpoint and evaluation
+  kSucceeded,
+  kFailed,
+  kCancelled,
+};
+
+enum class Verdict { kReduce, kSkip };
+
+// Exponents before the first window's probe are empty. Mirrors worker/accumulate's kZeroExponent.
+inline constexpr int kZeroExponent = -1000;
+
+// A worker's part in a committed window.
+struct WorkerWindow {
+  Incarnation incarnation;
+  std::string name;
+  int64_t units = 0;
+  double gradient_norm = 0;
+  PhaseTimes phases;
+  int64_t memory_bytes = 0;
+};
+
+// One committed window, as reported and journaled.
+struct WindowRecord {
+  Window window;
+  double loss = 0;
+  double gradient_norm = 0;
+  double learning_rate = 0;
+  int64_t tokens = 0;  // valid targets
+  std::string digest;
+  bool skipped = false;
+  Attempt attempt;
+  int64_t sequences = 0;
+  double clip_coefficient = 1;
+  double vanished_fraction = 0;
+  std::vector<WorkerWindow> workers;
+  Timeline timeline;
+  Epoch epoch;
+  int64_t duration_ns = 0;           // commit to commit; from the seal of the plan for the first one
+  std::vector<int> next_exponents;
+  int64_t steps = 0;                 // windows that stepped, this one included
+};
+
+// One entry of the ledger: every decision with its reason.
+struct LedgerEntry {
+  std::string kind;  // submitted, worker, epoch, plan, seal, replay, skip, commit, evaluation, checkpoint, state
+  Timeline timeline;
+  Epoch epoch;
+  Window window;
+  Attempt attempt;
+  Incarnation incarnation;
+  std::string reason;
+};
+
+}  // namespace accrue::core

@@ -1,0 +1,74 @@
+// A worker's sum of the gradients of its units in one window, and what proves what is in it.
+//
+// Not thread-safe. Memory is the backend's, allocated once.
+//
+// Invariants:
+//  1. Between units, the accumulator holds exactly the units of `manifest()`, or final sums per bucket.
+//  2. Add is called for every tensor of the layout once between BeginUnit and FinishUnit.
+//  3. A bucket that is final is not added to until Reset.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "worker/backend/backend.h"
+#include "worker/engine/engine.h"
+
+namespace accrue {
+
+enum class AccumulationMode { kExact, kFast };
+
+// Of a tensor without a non-zero finite gradient element.
+inline constexpr int kZeroExponent = -1000;
+
+// docs/numerics.md, section 5. Pure functions; the coordinator uses the same formulas on its own side.
+struct UnitStats {
+  int64_t unit = 0;
+  bool non_finite = false;
+  std::vector<int> max_exponents;           // per tensor: ceil_log2(max|g|), or kZeroExponent
+  std::vector<uint64_t> bucket_checksums;   // per bucket; empty in fast mode and for a probe
+  int64_t vanished_elements = 0;
+};
+
+class Accumulator : public GradientSink {
+ public:
+  // The layout and backend must outlive the accumulator. RESOURCE_EXHAUSTED when memory is short.
+  static absl::StatusOr<std::unique_ptr<Accumulator>> Create(AccumulationMode mode, const ParameterLayout& layout,
+                                                             Backend& backend);
+
+  // Forgets all units. exponents: k per tensor (ignored in fast mode, where it may be empty).
+  virtual void Reset(const std::vector<int>& exponents) = 0;
+  // The next Add calls belong to this unit.
+  virtual void BeginUnit(int64_t unit) = 0;
+  virtual UnitStats FinishUnit() = 0;
+  // Like BeginUnit, but nothing is accumulated: only the maxima are taken.
+  virtual void BeginProbe() = 0;
+
+  // Units in the accumulator, in the order of their coming.
+  virtual const std::vector<int64_t>& units() const = 0;
+  virtual bool final(int bucket) const = 0;
+
+  // The sums of a bucket: layout.buckets()[b].elements values in the backend's memory. Zero for a window without
+  // units. The int64 form in exact mode, the float form in fast mode.
+  virtual int64_t* ExactBucket(int bucket) = 0;
+  virtual float* FastBucket(int bucket) = 0;
+  // Declares that the bucket's memory now holds the sums over all members.
+  virtual void MarkFinal(int bucket) = 0;
+  // Linear checksum (section 6) of what the bucket's memory, or `staging` of its size, holds. Exact mode.
+  virtual uint64_t BucketChecksum(int bucket) = 0;
+  virtual uint64_t StagingChecksum(int bucket, const int64_t* staging) = 0;
+
+  // sqrt of the sum of squares of the sums held, over valid_tokens (section 7, item 2).
+  virtual double Norm(int64_t valid_tokens) = 0;
+
+  virtual AccumulationMode mode() const = 0;
+  virtual const std::vector<int>& exponents() const = 0;
+  // The whole tensor's sums, for the update.
+  virtual const int64_t* ExactTensor(int tensor) const = 0;
+  virtual const float* FastTensor(int tensor) const = 0;
+};
+
+}  // namespace accrue
