@@ -8,6 +8,8 @@
 
 #include <cstdint>
 
+#include "common/philox.h"
+
 namespace accrue {
 
 enum class DType { kF32, kBF16 };
@@ -26,6 +28,7 @@ struct Tensor {
 enum class WeightLayout { kOutIn, kInOut };
 
 // Keeps element e of a site when Philox(seed; window, unit, site, e) is below 1 - probability. Probability 0: off.
+// Four elements share a block: element e takes word e mod 4 of DropoutBlock(e / 4).
 struct Dropout {
   float probability = 0;
   uint64_t seed = 0;
@@ -33,6 +36,20 @@ struct Dropout {
   int64_t unit = 0;
   uint32_t site = 0;  // from the name of the place in the model
 };
+
+inline PhiloxBlock DropoutBlock(const Dropout& dropout, uint64_t block) {
+  return Philox4x32({static_cast<uint32_t>(block), static_cast<uint32_t>(dropout.window),
+                     static_cast<uint32_t>(dropout.unit), dropout.site ^ static_cast<uint32_t>(block >> 32)},
+                    dropout.seed);
+}
+// A word of a block keeps its element when it is below this.
+inline uint64_t DropoutThreshold(const Dropout& dropout) {
+  return static_cast<uint64_t>((1.0 - static_cast<double>(dropout.probability)) * 4294967296.0);
+}
+// What a kept value is multiplied by.
+inline float DropoutScale(const Dropout& dropout) {
+  return static_cast<float>(1.0 / (1.0 - static_cast<double>(dropout.probability)));
+}
 
 // y[rows, out] = x[rows, in] W (+ bias). With gelu_input: that is z, written there, and y = gelu_tanh(z).
 struct LinearForwardArgs {
