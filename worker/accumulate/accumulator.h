@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/exponents.h"
 #include "worker/backend/backend.h"
 #include "worker/engine/engine.h"
 
@@ -21,10 +22,7 @@ namespace accrue {
 
 enum class AccumulationMode { kExact, kFast };
 
-// Of a tensor without a non-zero finite gradient element.
-inline constexpr int kZeroExponent = -1000;
-
-// docs/numerics.md, section 5. Pure functions; the coordinator uses the same formulas on its own side.
+// What a unit report says of a unit's gradient; docs/numerics.md, sections 5 and 6 (common/exponents.h).
 struct UnitStats {
   int64_t unit = 0;
   bool non_finite = false;
