@@ -27,6 +27,12 @@ struct CoreOptions {
   Term term;
   int64_t dead_after_ns = 3'000'000'000;  // silence after which a worker is given up
   int64_t first_incarnation = 1;
+  // A job that has workers.min loaded waits this long without news for more of them, and at most ten times as long
+  // for workers that are still loading.
+  int64_t gather_ns = 300'000'000;
+  int64_t abort_timeout_ns = 10'000'000'000;   // for the answers to an Abort; who stays silent is expelled
+  int64_t sync_timeout_ns = 120'000'000'000;   // for a joiner to hold the state
+  double plan_threshold = 0.03;                // gain in makespan below which a plan keeps the shares of the last
 };
 
 struct JobView {
@@ -44,6 +50,7 @@ struct JobView {
   Timeline timeline;
   int64_t replays = 0;
   int64_t windows_skipped = 0;
+  std::optional<Window> checkpoint;  // newest verified
 };
 
 struct WorkerView {
@@ -72,6 +79,8 @@ class Core {
   std::vector<JobView> Jobs() const;
   std::optional<JobView> FindJob(const JobId& job) const;
   std::vector<WorkerView> Workers() const;
+  // Messages that were not taken, by reason: stale or contradictory. For metrics.
+  const std::map<std::string, int64_t>& Dropped() const;
 
  private:
   struct State;

@@ -20,6 +20,9 @@ struct AssignJob {
   std::string checkpoint_directory;
 };
 struct ProbeOrder { Key key; };
+// Adds units and evaluation units to this worker's share of (window, attempt) and replaces the scalars. A higher attempt
+// starts over: what was leased in the older one is forgotten, evaluation units are not. Whenever a worker has finished
+// all units that it was given for a window (none counts too), it sends WindowComputed; once more after further units.
 struct Plan {
   Key key;
   std::vector<UnitRange> units;
@@ -44,6 +47,8 @@ struct Seal {
   std::optional<CheckpointOrder> checkpoint;
   std::string reason;
 };
+// The attempt key.attempt - 1 is void, because of a replay or of a failed reduce: zero the accumulator, await the Plan
+// of the new attempt. Plans of the next window stay valid.
 struct Replay {
   Key key;
   std::string reason;
@@ -52,15 +57,24 @@ struct Commit {
   Key key;
   std::string digest;
 };
+// Stop the reduce of key.window. The answer is ReduceFailed, or Stepped if all sums were already there.
 struct Abort {
   Key key;
   std::string reason;
 };
+// Between a commit and the next seal; handled between units. A receiver forgets every plan and accumulator; the source
+// keeps its own and goes on. Both answer StateSynced, or ReduceFailed with this key. A newer StateSync replaces it.
 struct StateSync {
   Key key;
-  std::vector<Incarnation> members;
+  std::vector<Incarnation> members;  // rank order: the source, then the receivers; the job's other members go on
   std::string communicator;
   Incarnation source;
+};
+// Snapshot the state held, now, and write this shard of it: a checkpoint that no seal orders (after the last window,
+// before a cancel). key.window is the next window; it is sent only between a commit and the next seal.
+struct CheckpointNow {
+  Key key;
+  CheckpointOrder order;
 };
 struct Release {
   Key key;
@@ -68,7 +82,7 @@ struct Release {
 };
 
 using WorkerMessage =
-    std::variant<AssignJob, ProbeOrder, Plan, Seal, Replay, Commit, Abort, StateSync, Release>;
+    std::variant<AssignJob, ProbeOrder, Plan, Seal, Replay, Commit, Abort, StateSync, CheckpointNow, Release>;
 
 // ---- effects ----
 struct Send {

@@ -106,7 +106,8 @@ struct WorkerFailedJob {
 struct CheckpointFinished {
   JobId job;
   Window window;
-  std::string error;  // empty: manifest written, all files verified
+  std::string error;      // empty: manifest written, all files verified
+  std::string directory;  // of the checkpoint, as AssignJob::checkpoint_directory is to name it
 };
 struct Tick {};
 

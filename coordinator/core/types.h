@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/exponents.h"
 #include "common/ids.h"
 #include "common/schedule.h"
 
@@ -40,7 +41,7 @@ struct JobConfig {
   int64_t until_window = 0;  // stop, with a checkpoint, once this many are committed; total_windows without a limit
   int64_t sequences_per_unit = 1;
   int64_t sequence_length = 1;
-  int64_t evaluation_every = 0;  // windows; 0: never
+  int64_t evaluation_every = 0;  // windows; 0: never, not even after the last window
   int64_t evaluation_units = 0;
   int64_t checkpoint_every = 0;  // windows; 0: only the last
   int64_t min_workers = 1;
@@ -56,7 +57,10 @@ struct StartPoint {
   int64_t steps = 0;
   std::string digest;
   std::vector<int> exponents;
-  Timeline timeline;
+  Timeline timeline;                       // that the job goes on with; above every one that the journal knows
+  // Digests of windows that are committed in the journal beyond `window`, by the window's number. They are computed
+  // again, must come out the same, and are not reported a second time.
+  std::map<int64_t, std::string> recorded;
 };
 
 struct UnitReport {
@@ -105,9 +109,6 @@ enum class JobState {
 
 enum class Verdict { kReduce, kSkip };
 
-// Exponents before the first window's probe are empty. Mirrors worker/accumulate's kZeroExponent.
-inline constexpr int kZeroExponent = -1000;
-
 // A worker's part in a committed window.
 struct WorkerWindow {
   Incarnation incarnation;
@@ -141,7 +142,8 @@ struct WindowRecord {
 
 // One entry of the ledger: every decision with its reason.
 struct LedgerEntry {
-  std::string kind;  // submitted, worker, epoch, plan, seal, replay, skip, commit, evaluation, checkpoint, state
+  std::string kind;  // submitted, worker, epoch, plan, seal, replay, skip, abort, sync, commit, evaluation,
+                    // checkpoint, state
   Timeline timeline;
   Epoch epoch;
   Window window;
