@@ -22,7 +22,8 @@ struct ShardInfo {
   int64_t tokens = 0;
 };
 
-// A shard as a job pins it; empty hashes are not checked.
+// A shard as a job pins it; empty hashes, and sizes of 0, are not checked. With a mask (common/data/mask.h) every
+// sequence is one of the mask's examples; either all shards of a data set have one, or none.
 struct ShardReference {
   std::string path;
   uint64_t size_bytes = 0;
@@ -38,6 +39,10 @@ absl::StatusOr<ShardInfo> InspectShard(FileSystem& file_system, const std::strin
 // XXH3-128 of a whole file as hexadecimal digits.
 absl::StatusOr<std::string> HashFile(FileSystem& file_system, const std::string& path);
 
+// A shard pinned as it is now, its mask too if the manifest.json beside it names one. Codes of InspectShard;
+// FAILED_PRECONDITION when the manifest gives another size or hash.
+absl::StatusOr<ShardReference> PinShard(FileSystem& file_system, const std::string& path);
+
 enum class DataOrder { kSequential, kShuffled };
 
 class Dataset {
@@ -50,8 +55,8 @@ class Dataset {
   };
 
   // Maps the shards and checks them: FAILED_PRECONDITION for a shard that differs from its pin (with both hashes),
-  // INVALID_ARGUMENT as InspectShard, for a token beyond the vocabulary (with its place), or with too little data
-  // for one sequence.
+  // INVALID_ARGUMENT as InspectShard, for a token beyond the vocabulary (with its place), with too little data for
+  // one sequence, or where only some shards have masks. Requires sequence_length >= 1.
   static absl::StatusOr<std::unique_ptr<Dataset>> Open(FileSystem& file_system,
                                                        const std::vector<ShardReference>& shards,
                                                        const Options& options);
@@ -64,7 +69,7 @@ class Dataset {
   // Which sequence of the data the number-th drawn is (number counts across epochs, from 0).
   virtual int64_t SequenceAt(int64_t number) const = 0;
   // The parts of a shard that a sequence is made of (more than one where it spans shards): its T inputs and the last
-  // target.
+  // target; fewer for an example that is shorter. Requires 0 <= sequence < sequences(), as does Read.
   struct Range {
     int32_t shard = 0;
     int64_t first_token = 0;
@@ -72,7 +77,8 @@ class Dataset {
   };
   virtual std::vector<Range> RangesOf(int64_t sequence) const = 0;
 
-  // Writes the T inputs and T targets (-1: masked) of the sequence.
+  // Writes the T inputs and T targets (-1: masked) of the sequence. An example is cut after T + 1 tokens; past its end
+  // inputs are 0 and targets masked.
   virtual void Read(int64_t sequence, int32_t* tokens, int32_t* targets) const = 0;
 };
 
