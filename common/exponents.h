@@ -1,5 +1,5 @@
 // The arithmetic of exact accumulation that coordinator and workers share: exponents, the replay condition, linear
-// checksums. docs/numerics.md, sections 5 and 6.
+// checksums. docs/numerics.md, sections 3, 5 and 6.
 //
 // Pure functions of integers; thread-safe. No floating-point rounding anywhere.
 #pragma once
@@ -12,6 +12,8 @@
 
 namespace accrue {
 
+// Elements of a chunk, the unit in which whole states are summed and hashed.
+inline constexpr int64_t kChunkElements = 16384;
 // E of a tensor without a non-zero finite gradient element.
 inline constexpr int kZeroExponent = -1000;
 // k stays within +-kMaxExponent, so that 2^k and 2^-k are normal in binary32.

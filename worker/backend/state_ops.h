@@ -1,7 +1,8 @@
 // Operations on whole-model state: accumulate, check, reduce to a norm, step, hash. docs/numerics.md, sections 5-9.
 //
 // Pointers are the backend's memory unless called host. All work by chunks of kChunkElements from a tensor's first
-// element, so that results do not depend on threads, buckets or who holds what.
+// element, so that results do not depend on threads, buckets or who holds what. Arrays are aligned to 4 bytes a
+// binary32 and 8 an int64, and nothing beyond `elements` is read or written.
 #pragma once
 
 #include <cstdint>
@@ -32,8 +33,9 @@ class StateOps {
  public:
   virtual ~StateOps() = default;
 
-  // accumulator[i] = (first ? 0 : accumulator[i]) + round_to_nearest_even(gradient[i] * 2^k), for a whole tensor of
-  // `elements`. stats: one per chunk of the tensor, written.
+  // accumulator[i] = (first ? 0 : accumulator[i]) + round_to_nearest_even(gradient[i] * 2^k), wrapping, for a whole
+  // tensor of `elements`. What int64 cannot hold (NaN too) counts as -2^63: such a unit never enters a seal. stats:
+  // one per chunk of the tensor, written.
   virtual void QuantizeAdd(const float* gradient, int64_t elements, int k, bool first, int64_t* accumulator,
                            ChunkStats* host_stats) = 0;
   // As above without an accumulator: the maxima only (for the probe). weighted_sum and vanished are zero.
@@ -49,8 +51,9 @@ class StateOps {
   virtual void SquareSums(const int64_t* sums, int64_t elements, int k, double* host_sums) = 0;
   virtual void SquareSums(const float* sums, int64_t elements, double* host_sums) = 0;
 
-  // Section 7, items 4-6, for a whole tensor, and the hashes of p, m and v of every chunk (host_hashes: 3 per chunk
-  // for AdamW, 2 for SGD; null: none). The second form takes fast mode's sums.
+  // Section 7, items 4-6, for a whole tensor, and the hashes of p, m and v of every chunk: host_hashes holds those of
+  // p for all chunks, then of m, then of v (AdamW only), which is the digest's order; null: none. v is null for SGD.
+  // The second form takes fast mode's sums.
   virtual void Update(const int64_t* sums, int64_t elements, int k, const UpdateArgs& args, float* p, float* m, float* v,
                       Hash128* host_hashes) = 0;
   virtual void Update(const float* sums, int64_t elements, const UpdateArgs& args, float* p, float* m, float* v,

@@ -14,10 +14,10 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/exponents.h"  // kChunkElements
 
 namespace accrue {
 
-inline constexpr int64_t kChunkElements = 16384;
 inline constexpr int64_t kBucketElements = 4194304;
 inline constexpr int64_t kTensorAlignment = 16;
 
