@@ -1,0 +1,208 @@
+#include "worker/collective/gloo_collective.h"
+
+#include <limits>
+#include <memory>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "absl/synchronization/notification.h"
+#include "worker/collective/testing/memory_rendezvous.h"
+
+namespace accrue {
+namespace {
+
+constexpr int64_t kDeadlineMs = 20'000;
+
+// Runs body(communicator) as every rank of a communicator, a thread each.
+template <typename Body>
+void AsRanks(int size, Body body) {
+  MemoryRendezvous store;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < size; ++rank) {
+    threads.emplace_back([&, rank] {
+      auto factory = CreateGlooFactory({}, &store);
+      ASSERT_TRUE(factory.ok()) << factory.status();
+      auto communicator = (*factory)->Form("c", rank, size, kDeadlineMs);
+      ASSERT_TRUE(communicator.ok()) << communicator.status();
+      body(std::move(*communicator));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+class AllReduce : public testing::TestWithParam<std::tuple<int, int64_t>> {};
+
+TEST_P(AllReduce, Int64_AllRanks_SumsAndLeavesInput) {
+  const auto [size, elements] = GetParam();
+  AsRanks(size, [&, size = size, elements = elements](std::unique_ptr<Communicator> communicator) {
+    std::vector<int64_t> in(elements), out(elements, -1), expected(elements);
+    for (int64_t i = 0; i < elements; ++i) {
+      in[i] = (i * 7919 + 13) * (communicator->rank() + 1);
+      expected[i] = (i * 7919 + 13) * (size * (size + 1) / 2);
+    }
+    const std::vector<int64_t> before = in;
+    for (int repeat = 0; repeat < 2; ++repeat) {
+      ASSERT_TRUE(communicator->AllReduce(in.data(), out.data(), elements).ok());
+      EXPECT_TRUE(out == expected);
+      EXPECT_TRUE(in == before);
+    }
+  });
+}
+
+TEST_P(AllReduce, Float_AllRanks_SumsAndLeavesInput) {
+  const auto [size, elements] = GetParam();
+  AsRanks(size, [&, size = size, elements = elements](std::unique_ptr<Communicator> communicator) {
+    std::vector<float> in(elements), out(elements, -1), expected(elements);
+    for (int64_t i = 0; i < elements; ++i) {
+      in[i] = static_cast<float>((i % 1000) * (communicator->rank() + 1));
+      expected[i] = static_cast<float>((i % 1000) * (size * (size + 1) / 2));
+    }
+    const std::vector<float> before = in;
+    ASSERT_TRUE(communicator->AllReduce(in.data(), out.data(), elements).ok());
+    EXPECT_TRUE(out == expected);
+    EXPECT_TRUE(in == before);
+  });
+}
+
+// The largest count has segments of more than 8 MiB with two members.
+INSTANTIATE_TEST_SUITE_P(RanksAndElements, AllReduce,
+                         testing::Combine(testing::Values(1, 2, 3, 4, 5),
+                                          testing::Values<int64_t>(0, 1, 3, 1001, 2'400'001)));
+
+TEST(GlooCollective, AllReduce_Overflow_Wraps) {
+  AsRanks(3, [](std::unique_ptr<Communicator> communicator) {
+    const int64_t in = std::numeric_limits<int64_t>::max();
+    int64_t out = 0;
+    ASSERT_TRUE(communicator->AllReduce(&in, &out, 1).ok());
+    EXPECT_EQ(out, std::numeric_limits<int64_t>::max() - 2);
+  });
+}
+
+TEST(GlooCollective, Broadcast_EachRoot_ReachesAll) {
+  for (int size : {1, 2, 3, 5}) {
+    AsRanks(size, [size](std::unique_ptr<Communicator> communicator) {
+      for (int root = 0; root < size; ++root) {
+        std::string data(100'003, communicator->rank() == root ? 'a' + root : '-');
+        ASSERT_TRUE(communicator->Broadcast(data.data(), data.size(), root).ok());
+        EXPECT_TRUE(data == std::string(100'003, 'a' + root));
+      }
+      EXPECT_TRUE(communicator->Broadcast(nullptr, 0, 0).ok());
+    });
+  }
+}
+
+TEST(GlooCollective, Abort_FromAnotherThread_ReturnsAborted) {
+  for (int size : {2, 3}) {
+    absl::Notification finished;
+    AsRanks(size, [&](std::unique_ptr<Communicator> communicator) {
+      if (communicator->rank() != 0) {
+        finished.WaitForNotification();  // never joins the operation
+        return;
+      }
+      std::thread aborter([&] { communicator->Abort(); });
+      std::vector<int64_t> in(1000), out(1000);
+      EXPECT_EQ(communicator->AllReduce(in.data(), out.data(), 1000).code(), absl::StatusCode::kAborted);
+      aborter.join();
+      EXPECT_EQ(communicator->AllReduce(in.data(), out.data(), 1000).code(), absl::StatusCode::kAborted);
+      EXPECT_EQ(communicator->Broadcast(in.data(), 8, 0).code(), absl::StatusCode::kAborted);
+      finished.Notify();
+    });
+  }
+}
+
+TEST(GlooCollective, Abort_SizeOne_ReturnsAborted) {
+  AsRanks(1, [](std::unique_ptr<Communicator> communicator) {
+    communicator->Abort();
+    int64_t in = 1, out = 0;
+    EXPECT_EQ(communicator->AllReduce(&in, &out, 1).code(), absl::StatusCode::kAborted);
+  });
+}
+
+TEST(GlooCollective, AllReduce_RankGoesAway_UnavailableForAllOthers) {
+  for (int size : {2, 3, 5}) {
+    AsRanks(size, [&](std::unique_ptr<Communicator> communicator) {
+      std::vector<int64_t> in(3'000'000), out(3'000'000);
+      ASSERT_TRUE(communicator->AllReduce(in.data(), out.data(), 100).ok());
+      if (communicator->rank() == 1) return;  // destroyed here: its connections close
+      EXPECT_EQ(communicator->AllReduce(in.data(), out.data(), 3'000'000).code(), absl::StatusCode::kUnavailable);
+      EXPECT_EQ(communicator->AllReduce(in.data(), out.data(), 1).code(), absl::StatusCode::kUnavailable);
+    });
+  }
+}
+
+TEST(GlooCollective, AllReduce_SilentRank_DeadlineExceeded) {
+  MemoryRendezvous store;
+  absl::Notification finished;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 2; ++rank) {
+    threads.emplace_back([&, rank] {
+      auto factory = CreateGlooFactory({}, &store);
+      auto communicator = (*factory)->Form("c", rank, 2, 300);
+      ASSERT_TRUE(communicator.ok()) << communicator.status();
+      if (rank == 1) {
+        finished.WaitForNotification();
+        return;
+      }
+      int64_t in = 1, out = 0;
+      EXPECT_EQ((*communicator)->AllReduce(&in, &out, 1).code(), absl::StatusCode::kDeadlineExceeded);
+      finished.Notify();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(GlooCollective, Form_MemberMissing_DeadlineNamesIt) {
+  MemoryRendezvous store;
+  std::vector<std::thread> threads;
+  for (int rank : {1, 2}) {
+    threads.emplace_back([&, rank] {
+      auto factory = CreateGlooFactory({}, &store);
+      auto communicator = (*factory)->Form("epoch-7", rank, 4, 200);
+      EXPECT_EQ(communicator.status().code(), absl::StatusCode::kDeadlineExceeded);
+      EXPECT_NE(std::string(communicator.status().message()).find("rank 0, 3 of 4"), std::string::npos)
+          << communicator.status();
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(GlooCollective, Form_GivenUp_Cancelled) {
+  MemoryRendezvous store;
+  auto factory = CreateGlooFactory({}, &store);
+  std::thread giver([&] { store.GiveUp("c"); });
+  EXPECT_EQ((*factory)->Form("c", 0, 2, kDeadlineMs).status().code(), absl::StatusCode::kCancelled);
+  giver.join();
+}
+
+TEST(GlooCollective, Form_NewName_WorksAfterFailure) {
+  MemoryRendezvous store;
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 3; ++rank) {
+    threads.emplace_back([&, rank] {
+      auto factory = CreateGlooFactory({}, &store);
+      auto first = (*factory)->Form("epoch-1", rank, 3, kDeadlineMs);
+      ASSERT_TRUE(first.ok()) << first.status();
+      if (rank == 2) return;
+      int64_t in = 1, out = 0;
+      EXPECT_FALSE((*first)->AllReduce(&in, &out, 1).ok());
+      auto second = (*factory)->Form("epoch-2", rank, 2, kDeadlineMs);
+      ASSERT_TRUE(second.ok()) << second.status();
+      ASSERT_TRUE((*second)->AllReduce(&in, &out, 1).ok());
+      EXPECT_EQ(out, 2);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+TEST(CreateGlooFactory, ForeignAddress_InvalidArgument) {
+  MemoryRendezvous store;
+  auto factory = CreateGlooFactory({.bind_address = "192.0.2.1"}, &store);
+  EXPECT_EQ(factory.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace accrue
