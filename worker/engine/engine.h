@@ -49,6 +49,8 @@ class Engine {
   virtual void BindParameters(const float* parameters) = 0;
   // Refreshes compute copies (bf16).
   virtual void ParametersChanged() = 0;
+  // The bf16 parameters that the computation reads, laid out as the arena; null where it reads the parameters.
+  virtual const void* ComputeCopy() const { return nullptr; }
 
   // Writes initial values, a pure function of the seed (docs/numerics.md, section 3), into host memory of
   // layout().arena_elements(); padding is zeroed.
