@@ -1,0 +1,96 @@
+#include "coordinator/journal/records.h"
+
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace accrue {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr const char* kStateNames[] = {"waiting",   "starting",  "running", "paused",
+                                       "finishing", "succeeded", "failed",  "cancelled"};
+
+struct PhaseName {
+  const char* name;
+  int64_t core::PhaseTimes::*member;
+};
+constexpr PhaseName kPhases[] = {
+    {"compute_ns", &core::PhaseTimes::compute_ns},     {"accumulate_ns", &core::PhaseTimes::accumulate_ns},
+    {"wait_seal_ns", &core::PhaseTimes::wait_seal_ns}, {"reduce_ns", &core::PhaseTimes::reduce_ns},
+    {"step_ns", &core::PhaseTimes::step_ns},           {"data_ns", &core::PhaseTimes::data_ns},
+    {"evaluate_ns", &core::PhaseTimes::evaluate_ns},   {"checkpoint_ns", &core::PhaseTimes::checkpoint_ns},
+};
+
+// Runs `read` on the parsed text; the library's exceptions end here.
+template <typename Value, typename Read>
+absl::StatusOr<Value> Parse(const std::string& text, Read read) {
+  try {
+    return read(Json::parse(text));
+  } catch (const Json::exception& error) {
+    return absl::DataLossError(absl::StrCat("the journal holds a text that it cannot have written: ", error.what()));
+  }
+}
+
+std::string Dump(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+}  // namespace
+
+const char* JobStateName(core::JobState state) { return kStateNames[static_cast<int>(state)]; }
+
+absl::StatusOr<core::JobState> ParseJobState(const std::string& name) {
+  for (size_t i = 0; i < std::size(kStateNames); ++i) {
+    if (name == kStateNames[i]) return static_cast<core::JobState>(i);
+  }
+  return absl::DataLossError(absl::StrCat("the journal holds an unknown job state \"", name, "\""));
+}
+
+std::string ExponentsToText(const std::vector<int>& exponents) { return Dump(exponents); }
+
+absl::StatusOr<std::vector<int>> ExponentsFromText(const std::string& text) {
+  return Parse<std::vector<int>>(text, [](const Json& json) { return json.get<std::vector<int>>(); });
+}
+
+std::string MembersToText(const std::vector<Incarnation>& members) {
+  Json json = Json::array();
+  for (Incarnation member : members) json.push_back(member.value());
+  return Dump(json);
+}
+
+std::string WorkersToText(const std::vector<core::WorkerWindow>& workers) {
+  Json json = Json::array();
+  for (const core::WorkerWindow& worker : workers) {
+    Json entry = {{"incarnation", worker.incarnation.value()},
+                  {"name", worker.name},
+                  {"units", worker.units},
+                  {"gradient_norm", worker.gradient_norm},  // null when it is not finite
+                  {"memory_bytes", worker.memory_bytes}};
+    for (const PhaseName& phase : kPhases) entry[phase.name] = worker.phases.*phase.member;
+    json.push_back(std::move(entry));
+  }
+  return Dump(json);
+}
+
+absl::StatusOr<std::vector<core::WorkerWindow>> WorkersFromText(const std::string& text) {
+  return Parse<std::vector<core::WorkerWindow>>(text, [](const Json& json) {
+    std::vector<core::WorkerWindow> workers;
+    for (const Json& entry : json) {
+      core::WorkerWindow worker;
+      worker.incarnation = Incarnation(entry.at("incarnation").get<int64_t>());
+      worker.name = entry.at("name").get<std::string>();
+      worker.units = entry.at("units").get<int64_t>();
+      const Json& norm = entry.at("gradient_norm");
+      worker.gradient_norm = norm.is_null() ? std::numeric_limits<double>::quiet_NaN() : norm.get<double>();
+      worker.memory_bytes = entry.at("memory_bytes").get<int64_t>();
+      for (const PhaseName& phase : kPhases) worker.phases.*phase.member = entry.at(phase.name).get<int64_t>();
+      workers.push_back(std::move(worker));
+    }
+    return workers;
+  });
+}
+
+}  // namespace accrue

@@ -1,0 +1,231 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "coordinator/journal/state_lock.h"
+#include "tests/journal/journal_test_util.h"
+
+namespace accrue {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::IsEmpty;
+
+class JournalTest : public JournalTestBase {};
+
+TEST_F(JournalTest, RaiseTerm_EachOpen_IsHigher) {
+  EXPECT_EQ(Open().journal->RaiseTerm()->value(), 1);
+  EXPECT_EQ(Open().journal->RaiseTerm()->value(), 2);
+  auto journal = Open().journal;
+  EXPECT_EQ(journal->RaiseTerm()->value(), 3);
+  EXPECT_EQ(journal->RaiseTerm()->value(), 4);
+}
+
+TEST_F(JournalTest, RaiseTerm_StoreLost_StillRises) {
+  EXPECT_EQ(Open().journal->RaiseTerm()->value(), 1);
+  EXPECT_EQ(Open().journal->RaiseTerm()->value(), 2);
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    ASSERT_TRUE(FileSystem::Real().RemoveAll(directory_ + "/journal.db" + suffix).ok());
+  }
+  EXPECT_EQ(Open().journal->RaiseTerm()->value(), 3);
+}
+
+TEST_F(JournalTest, NewJobId_AcrossOpens_NeverRepeats) {
+  EXPECT_EQ(*Open().journal->NewJobId("a"), "a-1");
+  auto journal = Open().journal;
+  EXPECT_EQ(*journal->NewJobId("a"), "a-2");
+  EXPECT_EQ(*journal->NewJobId("b"), "b-3");
+}
+
+TEST_F(JournalTest, AddJob_Reopened_IsWhole) {
+  JobRecord job = MakeJob("headers-1");
+  job.resolved_json = "{\"a\": \"\u00e4\"}";
+  job.timeline = Timeline(2);
+  job.start_window = Window(7);
+  job.state = core::JobState::kRunning;
+  job.reason = "two workers";
+  ASSERT_TRUE(Open().journal->AddJob(job).ok());
+  auto journal = Open().journal;
+  const auto jobs = journal->Jobs();
+  ASSERT_EQ(jobs->size(), 1u);
+  const JobRecord& read = jobs->front();
+  EXPECT_EQ(read.id, job.id);
+  EXPECT_EQ(read.name, job.name);
+  EXPECT_EQ(read.resolved_json, job.resolved_json);
+  EXPECT_EQ(read.output_directory, job.output_directory);
+  EXPECT_EQ(read.state, core::JobState::kRunning);
+  EXPECT_EQ(read.reason, "two workers");
+  EXPECT_EQ(read.submitted_unix_ns, 5);
+  EXPECT_EQ(read.until_window, 10);
+  EXPECT_EQ(read.timeline, Timeline(2));
+  EXPECT_EQ(read.start_window, Window(7));
+  EXPECT_TRUE(absl::IsAlreadyExists(journal->AddJob(job)));
+}
+
+TEST_F(JournalTest, Record_Commit_ReadsBackTheSame) {
+  auto journal = Open().journal;
+  core::PersistCommit commit = MakeCommit("j", 3, 1);
+  core::WindowRecord& r = commit.record;
+  r.loss = 0.1 + 0.2;  // needs all 17 digits
+  r.gradient_norm = std::numeric_limits<double>::quiet_NaN();
+  r.learning_rate = 1e-300;
+  r.skipped = true;
+  r.attempt = Attempt(2);
+  r.sequences = 64;
+  r.clip_coefficient = 0.5;
+  r.vanished_fraction = 1e-9;
+  r.epoch = Epoch(4);
+  r.duration_ns = 123456789;
+  r.next_exponents = {-1000, 40, 7};
+  r.steps = 3;
+  core::WorkerWindow worker;
+  worker.incarnation = Incarnation(9);
+  worker.name = "host \"a\"";
+  worker.units = 8;
+  worker.gradient_norm = 0.25;
+  worker.phases.reduce_ns = 77;
+  worker.memory_bytes = 1 << 30;
+  r.workers = {worker};
+  ASSERT_TRUE(journal->Record({commit}, 99).ok());
+  const auto commits = journal->Commits("j", Window(0), 10);
+  ASSERT_TRUE(commits.ok()) << commits.status();
+  ASSERT_EQ(commits->size(), 1u);
+  const core::WindowRecord& read = commits->front().window;
+  EXPECT_EQ(commits->front().committed_unix_ns, 99);
+  EXPECT_EQ(read.window, Window(3));
+  EXPECT_EQ(read.loss, r.loss);
+  EXPECT_TRUE(std::isnan(read.gradient_norm));
+  EXPECT_EQ(read.learning_rate, 1e-300);
+  EXPECT_EQ(read.tokens, 103);
+  EXPECT_EQ(read.digest, "digest-3-1");
+  EXPECT_TRUE(read.skipped);
+  EXPECT_EQ(read.attempt, Attempt(2));
+  EXPECT_EQ(read.sequences, 64);
+  EXPECT_EQ(read.clip_coefficient, 0.5);
+  EXPECT_EQ(read.vanished_fraction, 1e-9);
+  EXPECT_EQ(read.timeline, Timeline(1));
+  EXPECT_EQ(read.epoch, Epoch(4));
+  EXPECT_EQ(read.duration_ns, 123456789);
+  EXPECT_THAT(read.next_exponents, ElementsAre(-1000, 40, 7));
+  EXPECT_EQ(read.steps, 3);
+  ASSERT_EQ(read.workers.size(), 1u);
+  EXPECT_EQ(read.workers[0].incarnation, Incarnation(9));
+  EXPECT_EQ(read.workers[0].name, "host \"a\"");
+  EXPECT_EQ(read.workers[0].units, 8);
+  EXPECT_EQ(read.workers[0].gradient_norm, 0.25);
+  EXPECT_EQ(read.workers[0].phases.reduce_ns, 77);
+  EXPECT_EQ(read.workers[0].memory_bytes, 1 << 30);
+}
+
+TEST_F(JournalTest, Record_OneBadEffect_NothingIsWritten) {
+  auto journal = Open().journal;
+  ASSERT_TRUE(journal->Record({MakeCommit("j", 0)}, 1).ok());
+  core::PersistLedger ledger{"j", {}};
+  ledger.entry.kind = "commit";
+  // The same window of the same timeline twice breaks the primary key.
+  EXPECT_FALSE(journal->Record({ledger, MakeCommit("j", 1), MakeCommit("j", 0)}, 2).ok());
+  EXPECT_THAT(Windows(*journal, "j"), ElementsAre(0));
+  EXPECT_THAT(*journal->Ledger("j", 0, 10), IsEmpty());
+}
+
+TEST_F(JournalTest, Record_Ledger_SequenceHasNoGapsPerJob) {
+  auto journal = Open().journal;
+  for (const char* job : {"a", "b", "a"}) {
+    core::PersistLedger ledger{job, {}};
+    ledger.entry.kind = "plan";
+    ledger.entry.reason = job;
+    ledger.entry.incarnation = Incarnation(6);
+    ASSERT_TRUE(journal->Record({ledger, core::GiveUpCommunicator{"c"}}, 42).ok());
+  }
+  const auto ledger = journal->Ledger("a", 0, 10);
+  ASSERT_EQ(ledger->size(), 2u);
+  EXPECT_EQ((*ledger)[0].sequence, 1);
+  EXPECT_EQ((*ledger)[1].sequence, 2);
+  EXPECT_EQ((*ledger)[1].entry.kind, "plan");
+  EXPECT_EQ((*ledger)[1].unix_ns, 42);
+  EXPECT_EQ(journal->Ledger("a", 2, 10)->size(), 1u);
+  EXPECT_EQ(journal->Ledger("b", 0, 10)->front().sequence, 1);
+  EXPECT_EQ(journal->HighestIncarnation()->value(), 6);
+}
+
+TEST_F(JournalTest, HighestIncarnation_CountsMembersOfEpochs) {
+  auto journal = Open().journal;
+  EXPECT_EQ(journal->HighestIncarnation()->value(), 0);
+  ASSERT_TRUE(journal->Record({core::PersistEpoch{"j", Timeline(0), Epoch(1), Attempt(0),
+                                                  {Incarnation(3), Incarnation(12)}}}, 1).ok());
+  EXPECT_EQ(journal->HighestIncarnation()->value(), 12);
+}
+
+TEST_F(JournalTest, Record_State_ChangesTheJob) {
+  auto journal = Open().journal;
+  ASSERT_TRUE(journal->AddJob(MakeJob("j")).ok());
+  ASSERT_TRUE(journal->Record({core::PersistState{"j", core::JobState::kFailed, "a reason"}}, 1).ok());
+  EXPECT_EQ(journal->Jobs()->front().state, core::JobState::kFailed);
+  EXPECT_EQ(journal->Jobs()->front().reason, "a reason");
+}
+
+TEST_F(JournalTest, StartTimeline_SupersedesWhatFollows) {
+  auto journal = Open().journal;
+  ASSERT_TRUE(journal->AddJob(MakeJob("j")).ok());
+  for (int window = 0; window < 5; ++window) ASSERT_TRUE(journal->Record({MakeCommit("j", window)}, 1).ok());
+  ASSERT_TRUE(journal->Record({core::PersistEvaluation{"j", Window(2), 2.5, 10},
+                               core::PersistEvaluation{"j", Window(4), 2.25, 10}}, 1).ok());
+  EXPECT_EQ(journal->Commits("j", Window(3), 1)->front().validation_loss, 2.25);
+  ASSERT_TRUE(journal->StartTimeline("j", Timeline(1), Window(2)).ok());
+  EXPECT_THAT(Windows(*journal, "j"), ElementsAre(0, 1));
+  EXPECT_EQ((*journal->LastCommit("j"))->window.window, Window(1));
+  EXPECT_EQ((*journal->LastCommit("j"))->validation_loss, 2.5);
+  EXPECT_EQ(journal->Evaluations("j", Window(0))->size(), 1u);
+  EXPECT_EQ(*journal->SupersededDigest("j", Window(3)), "digest-3-0");
+  EXPECT_EQ(*journal->SupersededDigest("j", Window(1)), "");
+  ASSERT_TRUE(journal->Record({MakeCommit("j", 2, 1)}, 1).ok());
+  EXPECT_THAT(Windows(*journal, "j", 1), ElementsAre(1, 2));
+  EXPECT_EQ(journal->Jobs()->front().timeline, Timeline(1));
+  EXPECT_EQ(journal->Jobs()->front().start_window, Window(2));
+}
+
+TEST_F(JournalTest, Record_CommitOfHigherTimeline_SupersedesByItself) {
+  auto journal = Open().journal;
+  for (int window = 0; window < 5; ++window) ASSERT_TRUE(journal->Record({MakeCommit("j", window)}, 1).ok());
+  ASSERT_TRUE(journal->Record({MakeCommit("j", 3, 1)}, 1).ok());
+  EXPECT_THAT(Windows(*journal, "j"), ElementsAre(0, 1, 2, 3));
+  EXPECT_EQ((*journal->LastCommit("j"))->window.digest, "digest-3-1");
+}
+
+TEST_F(JournalTest, FindFileHash_ChangedFile_IsUnknown) {
+  auto journal = Open().journal;
+  FileHash file{"/data/a.bin", 10, 20, "00"};
+  EXPECT_EQ(*journal->FindFileHash(file), "");
+  ASSERT_TRUE(journal->PutFileHash(file).ok());
+  EXPECT_EQ(*journal->FindFileHash(file), "00");
+  file.modified_unix_ns = 21;
+  EXPECT_EQ(*journal->FindFileHash(file), "");
+}
+
+TEST_F(JournalTest, Checkpoints_InOrder) {
+  auto journal = Open().journal;
+  ASSERT_TRUE(journal->Record({core::PersistCheckpoint{"j", Window(20), "b"},
+                               core::PersistCheckpoint{"j", Window(10), "a"}}, 7).ok());
+  const auto checkpoints = journal->Checkpoints("j");
+  ASSERT_EQ(checkpoints->size(), 2u);
+  EXPECT_EQ((*checkpoints)[0].window, Window(10));
+  EXPECT_EQ((*checkpoints)[1].digest, "b");
+  EXPECT_EQ((*checkpoints)[1].written_unix_ns, 7);
+}
+
+TEST_F(JournalTest, StateLock_Held_SecondIsToldWhoHasIt) {
+  auto first = StateLock::Acquire(directory_);
+  ASSERT_TRUE(first.ok());
+  const absl::Status second = StateLock::Acquire(directory_).status();
+  EXPECT_EQ(second.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(second.message(), HasSubstr(directory_));
+  EXPECT_THAT(second.message(), HasSubstr("process " + std::to_string(getpid())));
+  first->reset();
+  EXPECT_TRUE(StateLock::Acquire(directory_).ok());
+}
+
+}  // namespace
+}  // namespace accrue
