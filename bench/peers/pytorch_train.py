@@ -17,6 +17,15 @@ import torch.nn as nn
 import torch.nn.functional as F
 
 
+def attention(q, k, v):
+    if hasattr(F, "scaled_dot_product_attention"):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    t = q.shape[2]  # PyTorch before 2.0
+    scores = (q @ k.transpose(2, 3)) * q.shape[3] ** -0.5
+    mask = torch.ones(t, t, dtype=torch.bool).triu(1)
+    return F.softmax(scores.masked_fill(mask, float("-inf")), dim=3).to(v.dtype) @ v
+
+
 class Block(nn.Module):
     def __init__(self, width, heads):
         super().__init__()
@@ -32,7 +41,7 @@ class Block(nn.Module):
         b, t, d = x.shape
         q, k, v = self.c_attn(self.ln_1(x)).split(d, dim=2)
         q, k, v = (z.view(b, t, self.heads, d // self.heads).transpose(1, 2) for z in (q, k, v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = attention(q, k, v)
         x = x + self.c_proj(y.transpose(1, 2).reshape(b, t, d))
         return x + self.c_out(F.gelu(self.c_fc(self.ln_2(x)), approximate="tanh"))
 
@@ -67,7 +76,7 @@ def work(rank, a, results):
     decay = [p for p in model.parameters() if p.dim() >= 2]
     rest = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
-                                  lr=1e-3, betas=(0.9, 0.95), fused=a.fused or None)
+                                  lr=1e-3, betas=(0.9, 0.95), **({"fused": True} if a.fused else {}))
     units = a.units // a.processes
     tokens = torch.randint(0, a.vocabulary, (units, a.micro_batch, a.sequence + 1))
     seconds = []
@@ -79,7 +88,7 @@ def work(rank, a, results):
             with sync, torch.autocast("cpu", dtype=torch.bfloat16, enabled=a.precision == "bf16"):
                 loss = step_model(tokens[unit, :, :-1], tokens[unit, :, 1:]) / units
                 loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0, foreach=True)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - begin)
