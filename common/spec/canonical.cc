@@ -48,14 +48,22 @@ std::string ValueJson(const Message& message, const FieldDescriptor& field, int 
   const bool item = field.is_repeated();
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_STRING:
-      return JsonString(item ? reflection.GetRepeatedString(message, &field, index) : reflection.GetString(message, &field));
+      return JsonString(item ? reflection.GetRepeatedString(message, &field, index)
+                             : reflection.GetString(message, &field));
     case FieldDescriptor::CPPTYPE_DOUBLE:
-      return JsonNumber(item ? reflection.GetRepeatedDouble(message, &field, index) : reflection.GetDouble(message, &field));
-    case FieldDescriptor::CPPTYPE_INT64: return absl::StrCat(reflection.GetInt64(message, &field));
-    case FieldDescriptor::CPPTYPE_UINT64: return absl::StrCat(reflection.GetUInt64(message, &field));
-    case FieldDescriptor::CPPTYPE_BOOL: return reflection.GetBool(message, &field) ? "true" : "false";
-    case FieldDescriptor::CPPTYPE_MESSAGE: return MessageJson(reflection.GetMessage(message, &field));
-    default: ACCRUE_CHECK(false && "a type that the job file does not have"); return "";
+      return JsonNumber(item ? reflection.GetRepeatedDouble(message, &field, index)
+                             : reflection.GetDouble(message, &field));
+    case FieldDescriptor::CPPTYPE_INT64:
+      return absl::StrCat(reflection.GetInt64(message, &field));
+    case FieldDescriptor::CPPTYPE_UINT64:
+      return absl::StrCat(reflection.GetUInt64(message, &field));
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return reflection.GetBool(message, &field) ? "true" : "false";
+    case FieldDescriptor::CPPTYPE_MESSAGE:
+      return MessageJson(reflection.GetMessage(message, &field));
+    default:
+      ACCRUE_CHECK(false && "a type that the job file does not have");
+      return "";
   }
 }
 
@@ -76,20 +84,24 @@ std::string FieldJson(const Message& message, const FieldDescriptor& field) {
 std::string MessageJson(const Message& message) {
   const Descriptor& descriptor = *message.GetDescriptor();
   std::vector<std::string> fields;
-  for (int i = 0; i < descriptor.field_count(); ++i) {  // job.proto declares them in the order of their numbers
+  for (int i = 0; i < descriptor.field_count();
+       ++i) {  // job.proto declares them in the order of their numbers
     const FieldDescriptor& field = *descriptor.field(i);
-    if (Present(message, field)) fields.push_back(absl::StrCat("\"", field.name(), "\":", FieldJson(message, field)));
+    if (Present(message, field))
+      fields.push_back(absl::StrCat("\"", field.name(), "\":", FieldJson(message, field)));
   }
   return absl::StrCat("{", absl::StrJoin(fields, ","), "}");
 }
 
-void Compare(const Message& from, const Message& to, const std::string& prefix, std::vector<std::string>& lines) {
+void Compare(const Message& from, const Message& to, const std::string& prefix,
+             std::vector<std::string>& lines) {
   const Descriptor& descriptor = *from.GetDescriptor();
   for (int i = 0; i < descriptor.field_count(); ++i) {
     const FieldDescriptor& field = *descriptor.field(i);
     const std::string path = prefix + field.name();
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
-      Compare(from.GetReflection()->GetMessage(from, &field), to.GetReflection()->GetMessage(to, &field), path + ".", lines);
+      Compare(from.GetReflection()->GetMessage(from, &field), to.GetReflection()->GetMessage(to, &field),
+              path + ".", lines);
       continue;
     }
     const std::string before = Present(from, field) ? FieldJson(from, field) : "not set";

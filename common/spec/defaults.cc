@@ -40,11 +40,13 @@ void FillOptimizer(const v1::BatchSpec& batch, v1::OptimizerSpec& optimizer) {
   if (!adamw && !optimizer.has_momentum()) optimizer.set_momentum(0.9);
   if (!optimizer.has_weight_decay()) optimizer.set_weight_decay(adamw ? 0.1 : 0);
   if (optimizer.batch_rule().empty()) optimizer.set_batch_rule("none");
-  if (!optimizer.has_base_sequences() && batch.has_sequences()) optimizer.set_base_sequences(batch.sequences());
+  if (!optimizer.has_base_sequences() && batch.has_sequences())
+    optimizer.set_base_sequences(batch.sequences());
 }
 
 void FillEvaluation(const v1::JobSpec& spec, v1::EvaluationSpec& evaluation) {
-  if (!evaluation.has_every_windows()) evaluation.set_every_windows(spec.data().validation().empty() ? 0 : 100);
+  if (!evaluation.has_every_windows())
+    evaluation.set_every_windows(spec.data().validation().empty() ? 0 : 100);
   const int64_t unit = spec.batch().micro_batch();
   if (!evaluation.has_sequences() && unit >= 1 && unit <= (1 << 20)) {
     evaluation.set_sequences((64 + unit - 1) / unit * unit);

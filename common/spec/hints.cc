@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "accrue/v1/job.pb.h"
 
 namespace accrue::spec {
@@ -17,11 +18,11 @@ using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
 
 constexpr char kEffectiveBatch[] =
-    "write batch.sequences, the sequences of a whole window over all workers; it stays the same however many workers "
-    "there are";
+    "write batch.sequences, the sequences of a whole window over all workers; it stays the same however many "
+    "workers there are";
 constexpr char kAccumulationSteps[] =
-    "write batch.sequences, the effective batch, instead: each worker's accumulation steps follow from it and from the "
-    "worker's speed";
+    "write batch.sequences, the effective batch, instead: each worker's accumulation steps follow from it "
+    "and from the worker's speed";
 constexpr char kMicroBatch[] =
     "write batch.micro_batch, the sequences computed at once; it belongs to the job, not to a device";
 constexpr char kPrecision[] = "write precision: bf16 or precision: fp32";
@@ -50,8 +51,10 @@ constexpr char kEvaluateEvery[] = "write evaluation.every_windows";
 constexpr char kEvaluateSize[] = "write evaluation.sequences";
 constexpr char kWorkers[] =
     "write workers: {min: 1, max: 8}; workers come and go while the job runs, and accrue run takes --workers";
-constexpr char kOutput[] = "the output folder is not part of the job: accrue run and accrue submit take --output";
-constexpr char kResume[] = "accrue run --output DIR resumes by itself; --resume-from W chooses another checkpoint";
+constexpr char kOutput[] =
+    "the output folder is not part of the job: accrue run and accrue submit take --output";
+constexpr char kResume[] =
+    "accrue run --output DIR resumes by itself; --resume-from W chooses another checkpoint";
 constexpr char kThreads[] = "threads are not part of the job: accrue run and accrue-worker take --threads";
 constexpr char kDataWorkers[] = "there is nothing to write: workers prefetch by themselves";
 constexpr char kBeta[] = "write optimizer.betas: [0.9, 0.95]";
@@ -62,77 +65,84 @@ constexpr char kTokenizer[] =
 constexpr char kOrder[] = "write data.order: shuffled or sequential";
 constexpr char kSchedule[] = "write schedule.minimum_ratio: the last rate as a share of the peak";
 
+// Other tools' names, in words, and what to write instead.
+struct Habit {
+  const char* advice;
+  const char* names;
+};
+
+constexpr Habit kHabits[] = {
+    {kAccumulationSteps,
+     "gradient_accumulation_steps gradient_accumulation grad_accum_steps grad_accumulation_steps "
+     "accumulation_steps accumulate_grad_batches update_freq"},
+    {kEffectiveBatch,
+     "global_batch_size train_batch_size total_batch_size effective_batch_size batch_size global_batch "
+     "effective_batch"},
+    {kMicroBatch,
+     "per_device_train_batch_size per_device_batch_size micro_batch_size train_micro_batch_size_per_gpu "
+     "device_batch_size local_batch_size microbatch_size"},
+    {kPrecision, "bf16 tf32 mixed_precision dtype torch_dtype amp"},
+    {kNoLossScale, "fp16 loss_scale half_precision grad_scaler"},
+    {kWindows,
+     "max_steps steps train_steps num_steps total_steps max_iters train_iters num_iterations max_train_steps "
+     "iterations num_train_steps"},
+    {kEpochs, "num_train_epochs num_epochs max_epochs n_epochs"},
+    {kRate, "lr max_lr peak_lr base_lr learning_rate_max"},
+    {kScheduleName, "lr_scheduler_type lr_scheduler lr_decay_style scheduler decay_lr lr_schedule"},
+    {kSchedule, "min_lr min_lr_ratio final_lr lr_end"},
+    {kWarmup, "warmup_steps num_warmup_steps warmup_iters warmup_ratio lr_warmup_iters warmup"},
+    {kClip,
+     "max_grad_norm gradient_clipping grad_clip clip_grad gradient_clip_val clip_grad_norm max_norm "
+     "gradient_clip"},
+    {kSequenceLength, "seq_length seq_len max_seq_length max_length block_size cutoff_len sequence_len"},
+    {kContext, "context_length n_positions n_ctx max_position_embeddings max_seq_len"},
+    {kWidth, "hidden_size n_embd d_model dim embed_dim model_dim embedding_size"},
+    {kLayers, "n_layer n_layers num_layers num_hidden_layers depth"},
+    {kHeads, "n_head n_heads num_heads num_attention_heads"},
+    {kKvHeads, "n_kv_heads num_key_value_heads num_kv_heads num_query_groups multi_query_group_num"},
+    {kHidden, "intermediate_size ffn_hidden_size n_inner d_ff ffn_dim mlp_dim hidden_dim"},
+    {kVocabulary, "vocab_size n_vocab padded_vocab_size vocab"},
+    {kFrom,
+     "model_name_or_path pretrained pretrained_model_name_or_path init_from base_model model_name "
+     "model_path"},
+    {kTie, "tie_word_embeddings tied_embeddings weight_tying"},
+    {kDropout, "resid_pdrop attn_pdrop embd_pdrop attention_dropout hidden_dropout"},
+    {"write model.qkv_bias", "attention_bias"},
+    {kCheckpointEvery,
+     "save_steps save_interval save_every checkpoint_interval checkpoint_every save_strategy"},
+    {kKeep, "save_total_limit keep_last"},
+    {kEvaluateEvery, "eval_steps eval_interval eval_every evaluation_strategy eval_strategy"},
+    {kEvaluateSize, "eval_iters per_device_eval_batch_size"},
+    {kWorkers,
+     "nproc_per_node num_workers world_size num_gpus n_gpus nnodes num_processes devices min_workers "
+     "max_workers"},
+    {kOutput, "output_dir output_directory out_dir save_dir output"},
+    {kResume, "resume resume_from_checkpoint load"},
+    {kThreads, "threads num_threads"},
+    {kDataWorkers, "dataloader_num_workers prefetch_factor pin_memory"},
+    {kBeta, "beta1 beta2 adam_beta1 adam_beta2 betas_adam"},
+    {"write optimizer.epsilon", "eps adam_epsilon"},
+    {"write optimizer.weight_decay", "wd"},
+    {"write optimizer.name: adamw or sgd", "optim"},
+    {kTrain,
+     "train_file train_files train_data train_data_path data_path dataset datasets train_bin data_dir"},
+    {kValidation, "validation_file valid_data_path val_data val_bin eval_dataset"},
+    {kTokenizer, "tokenizer tokenizer_path tokenizer_name"},
+    {kOrder, "shuffle"},
+    {"write seed", "random_seed manual_seed"},
+    {"write seed: one seed keys everything that is random", "data_seed"},
+};
+
 const absl::flat_hash_map<std::string, const char*>& Habits() {
-  static const auto* const kHabits = new absl::flat_hash_map<std::string, const char*>{
-      {"gradient_accumulation_steps", kAccumulationSteps}, {"gradient_accumulation", kAccumulationSteps},
-      {"grad_accum_steps", kAccumulationSteps}, {"grad_accumulation_steps", kAccumulationSteps},
-      {"accumulation_steps", kAccumulationSteps}, {"accumulate_grad_batches", kAccumulationSteps},
-      {"update_freq", kAccumulationSteps},
-      {"global_batch_size", kEffectiveBatch}, {"train_batch_size", kEffectiveBatch},
-      {"total_batch_size", kEffectiveBatch}, {"effective_batch_size", kEffectiveBatch},
-      {"batch_size", kEffectiveBatch}, {"global_batch", kEffectiveBatch}, {"effective_batch", kEffectiveBatch},
-      {"per_device_train_batch_size", kMicroBatch}, {"per_device_batch_size", kMicroBatch},
-      {"micro_batch_size", kMicroBatch}, {"train_micro_batch_size_per_gpu", kMicroBatch},
-      {"device_batch_size", kMicroBatch}, {"local_batch_size", kMicroBatch}, {"microbatch_size", kMicroBatch},
-      {"bf16", kPrecision}, {"tf32", kPrecision}, {"mixed_precision", kPrecision}, {"dtype", kPrecision},
-      {"torch_dtype", kPrecision}, {"amp", kPrecision}, {"fp16", kNoLossScale}, {"loss_scale", kNoLossScale},
-      {"half_precision", kNoLossScale}, {"grad_scaler", kNoLossScale},
-      {"max_steps", kWindows}, {"steps", kWindows}, {"train_steps", kWindows}, {"num_steps", kWindows},
-      {"total_steps", kWindows}, {"max_iters", kWindows}, {"train_iters", kWindows}, {"num_iterations", kWindows},
-      {"max_train_steps", kWindows}, {"iterations", kWindows}, {"num_train_steps", kWindows},
-      {"num_train_epochs", kEpochs}, {"num_epochs", kEpochs}, {"max_epochs", kEpochs}, {"n_epochs", kEpochs},
-      {"lr", kRate}, {"max_lr", kRate}, {"peak_lr", kRate}, {"base_lr", kRate}, {"learning_rate_max", kRate},
-      {"lr_scheduler_type", kScheduleName}, {"lr_scheduler", kScheduleName}, {"lr_decay_style", kScheduleName},
-      {"scheduler", kScheduleName}, {"decay_lr", kScheduleName}, {"lr_schedule", kScheduleName},
-      {"min_lr", kSchedule}, {"min_lr_ratio", kSchedule}, {"final_lr", kSchedule}, {"lr_end", kSchedule},
-      {"warmup_steps", kWarmup}, {"num_warmup_steps", kWarmup}, {"warmup_iters", kWarmup}, {"warmup_ratio", kWarmup},
-      {"lr_warmup_iters", kWarmup}, {"warmup", kWarmup},
-      {"max_grad_norm", kClip}, {"gradient_clipping", kClip}, {"grad_clip", kClip}, {"clip_grad", kClip},
-      {"gradient_clip_val", kClip}, {"clip_grad_norm", kClip}, {"max_norm", kClip}, {"gradient_clip", kClip},
-      {"seq_length", kSequenceLength}, {"seq_len", kSequenceLength}, {"max_seq_length", kSequenceLength},
-      {"max_length", kSequenceLength}, {"block_size", kSequenceLength}, {"cutoff_len", kSequenceLength},
-      {"sequence_len", kSequenceLength}, {"context_length", kContext}, {"n_positions", kContext}, {"n_ctx", kContext},
-      {"max_position_embeddings", kContext}, {"max_seq_len", kContext},
-      {"hidden_size", kWidth}, {"n_embd", kWidth}, {"d_model", kWidth}, {"dim", kWidth}, {"embed_dim", kWidth},
-      {"model_dim", kWidth}, {"embedding_size", kWidth},
-      {"n_layer", kLayers}, {"n_layers", kLayers}, {"num_layers", kLayers}, {"num_hidden_layers", kLayers},
-      {"depth", kLayers},
-      {"n_head", kHeads}, {"n_heads", kHeads}, {"num_heads", kHeads}, {"num_attention_heads", kHeads},
-      {"n_kv_heads", kKvHeads}, {"num_key_value_heads", kKvHeads}, {"num_kv_heads", kKvHeads},
-      {"num_query_groups", kKvHeads}, {"multi_query_group_num", kKvHeads},
-      {"intermediate_size", kHidden}, {"ffn_hidden_size", kHidden}, {"n_inner", kHidden}, {"d_ff", kHidden},
-      {"ffn_dim", kHidden}, {"mlp_dim", kHidden}, {"hidden_dim", kHidden},
-      {"vocab_size", kVocabulary}, {"n_vocab", kVocabulary}, {"padded_vocab_size", kVocabulary}, {"vocab", kVocabulary},
-      {"model_name_or_path", kFrom}, {"pretrained", kFrom}, {"pretrained_model_name_or_path", kFrom},
-      {"init_from", kFrom}, {"base_model", kFrom}, {"model_name", kFrom}, {"model_path", kFrom},
-      {"tie_word_embeddings", kTie}, {"tied_embeddings", kTie}, {"weight_tying", kTie},
-      {"resid_pdrop", kDropout}, {"attn_pdrop", kDropout}, {"embd_pdrop", kDropout}, {"attention_dropout", kDropout},
-      {"hidden_dropout", kDropout}, {"attention_bias", "write model.qkv_bias"},
-      {"save_steps", kCheckpointEvery}, {"save_interval", kCheckpointEvery}, {"save_every", kCheckpointEvery},
-      {"checkpoint_interval", kCheckpointEvery}, {"checkpoint_every", kCheckpointEvery},
-      {"save_strategy", kCheckpointEvery}, {"save_total_limit", kKeep}, {"keep_last", kKeep},
-      {"eval_steps", kEvaluateEvery}, {"eval_interval", kEvaluateEvery}, {"eval_every", kEvaluateEvery},
-      {"evaluation_strategy", kEvaluateEvery}, {"eval_strategy", kEvaluateEvery},
-      {"eval_iters", kEvaluateSize}, {"per_device_eval_batch_size", kEvaluateSize},
-      {"nproc_per_node", kWorkers}, {"num_workers", kWorkers}, {"world_size", kWorkers}, {"num_gpus", kWorkers},
-      {"n_gpus", kWorkers}, {"nnodes", kWorkers}, {"num_processes", kWorkers}, {"devices", kWorkers},
-      {"min_workers", kWorkers}, {"max_workers", kWorkers},
-      {"output_dir", kOutput}, {"output_directory", kOutput}, {"out_dir", kOutput}, {"save_dir", kOutput},
-      {"output", kOutput}, {"resume", kResume}, {"resume_from_checkpoint", kResume}, {"load", kResume},
-      {"threads", kThreads}, {"num_threads", kThreads},
-      {"dataloader_num_workers", kDataWorkers}, {"prefetch_factor", kDataWorkers}, {"pin_memory", kDataWorkers},
-      {"beta1", kBeta}, {"beta2", kBeta}, {"adam_beta1", kBeta}, {"adam_beta2", kBeta}, {"betas_adam", kBeta},
-      {"eps", "write optimizer.epsilon"}, {"adam_epsilon", "write optimizer.epsilon"},
-      {"wd", "write optimizer.weight_decay"}, {"optim", "write optimizer.name: adamw or sgd"},
-      {"train_file", kTrain}, {"train_files", kTrain}, {"train_data", kTrain}, {"train_data_path", kTrain},
-      {"data_path", kTrain}, {"dataset", kTrain}, {"datasets", kTrain}, {"train_bin", kTrain}, {"data_dir", kTrain},
-      {"validation_file", kValidation}, {"valid_data_path", kValidation}, {"val_data", kValidation},
-      {"val_bin", kValidation}, {"eval_dataset", kValidation}, {"tokenizer", kTokenizer},
-      {"tokenizer_path", kTokenizer}, {"tokenizer_name", kTokenizer}, {"shuffle", kOrder},
-      {"random_seed", "write seed"}, {"data_seed", "write seed: one seed keys everything that is random"},
-      {"manual_seed", "write seed"},
-  };
-  return *kHabits;
+  static const auto* const kByName = [] {
+    auto* by_name = new absl::flat_hash_map<std::string, const char*>;
+    for (const Habit& habit : kHabits) {
+      for (const absl::string_view name : absl::StrSplit(habit.names, ' '))
+        by_name->emplace(name, habit.advice);
+    }
+    return by_name;
+  }();
+  return *kByName;
 }
 
 // The paths at which a field of this name exists, under `descriptor`.
@@ -175,7 +185,8 @@ int EditDistance(absl::string_view a, absl::string_view b) {
   for (size_t j = 0; j <= b.size(); ++j) cost[0][j] = static_cast<int>(j);
   for (size_t i = 1; i <= a.size(); ++i) {
     for (size_t j = 1; j <= b.size(); ++j) {
-      cost[i][j] = std::min({cost[i - 1][j] + 1, cost[i][j - 1] + 1, cost[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      cost[i][j] =
+          std::min({cost[i - 1][j] + 1, cost[i][j - 1] + 1, cost[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) {
         cost[i][j] = std::min(cost[i][j], cost[i - 2][j - 2] + 1);
       }
@@ -186,7 +197,8 @@ int EditDistance(absl::string_view a, absl::string_view b) {
 
 std::string HintForUnknownField(absl::string_view name, const Descriptor& where) {
   const std::string lower = absl::AsciiStrToLower(name);
-  if (const auto habit = Habits().find(lower); habit != Habits().end()) return absl::StrCat(": ", habit->second);
+  if (const auto habit = Habits().find(lower); habit != Habits().end())
+    return absl::StrCat(": ", habit->second);
   std::vector<std::string> elsewhere;
   FindPaths(*v1::JobSpec::descriptor(), "", lower, elsewhere);
   if (!elsewhere.empty()) return absl::StrCat(": it belongs at ", absl::StrJoin(elsewhere, " or "));

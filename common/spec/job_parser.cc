@@ -33,8 +33,8 @@ class Reader {
   void ReadMessage(const YamlNode& node, const std::string& path, Message& message) {
     const Descriptor& descriptor = *message.GetDescriptor();
     if (node.kind != YamlNode::Kind::kMapping) {
-      problems_.AddAt(node.mark, absl::StrCat(path, ": expected a mapping such as {", Example(descriptor), "}, found ",
-                                              DescribeNode(node)));
+      problems_.AddAt(node.mark, absl::StrCat(path, ": expected a mapping such as {", Example(descriptor),
+                                              "}, found ", DescribeNode(node)));
       problems_.Spoil(path);
       return;
     }
@@ -59,17 +59,19 @@ class Reader {
     const std::string shown = absl::Utf8SafeCEscape(key.text.substr(0, 100));
     const auto [first, inserted] = seen.emplace(key.text, key.mark);
     if (!inserted) {
-      problems_.AddAt(key.mark, absl::StrCat("duplicate field \"", shown, "\": it is already written in line ",
-                                             first->second.line));
+      problems_.AddAt(key.mark, absl::StrCat("duplicate field \"", shown,
+                                             "\": it is already written in line ", first->second.line));
       return;
     }
     const FieldDescriptor* field = descriptor.FindFieldByName(key.text);
     if (field == nullptr) {
-      problems_.AddAt(key.mark, absl::StrCat("unknown field \"", shown, "\"", spec::HintForUnknownField(key.text, descriptor)));
+      problems_.AddAt(key.mark, absl::StrCat("unknown field \"", shown, "\"",
+                                             spec::HintForUnknownField(key.text, descriptor)));
       return;
     }
     const std::string child = path.empty() ? key.text : absl::StrCat(path, ".", key.text);
-    source_.marks[child] = value.kind == YamlNode::Kind::kScalar || field->is_repeated() ? value.mark : key.mark;
+    source_.marks[child] =
+        value.kind == YamlNode::Kind::kScalar || field->is_repeated() ? value.mark : key.mark;
     if (value.kind == YamlNode::Kind::kNull) {
       problems_.AddAt(key.mark, absl::StrCat(child, " has no value: write one, or leave the field out"));
       problems_.Spoil(child);
@@ -84,16 +86,20 @@ class Reader {
     }
   }
 
-  void ReadList(const YamlNode& node, const std::string& path, const FieldDescriptor& field, Message& message) {
+  void ReadList(const YamlNode& node, const std::string& path, const FieldDescriptor& field,
+                Message& message) {
     if (node.kind != YamlNode::Kind::kSequence) {
-      Mistyped(node, path, node.kind == YamlNode::Kind::kScalar
-                               ? absl::StrCat("a list such as [", node.quoted ? "\"" : "", node.text.substr(0, 60),
-                                              node.quoted ? "\"" : "", "]")
-                               : std::string("a list"));
+      Mistyped(node, path,
+               node.kind == YamlNode::Kind::kScalar
+                   ? absl::StrCat("a list such as [", node.quoted ? "\"" : "", node.text.substr(0, 60),
+                                  node.quoted ? "\"" : "", "]")
+                   : std::string("a list"));
       return;
     }
     if (node.children.empty()) {
-      problems_.AddAt(node.mark, absl::StrCat(path, " is an empty list: write at least one value, or leave the field out"));
+      problems_.AddAt(
+          node.mark,
+          absl::StrCat(path, " is an empty list: write at least one value, or leave the field out"));
       problems_.Spoil(path);
     }
     for (size_t i = 0; i < node.children.size(); ++i) {
@@ -104,23 +110,33 @@ class Reader {
     }
   }
 
-  void ReadScalar(const YamlNode& node, const std::string& path, const FieldDescriptor& field, Message& message) {
+  void ReadScalar(const YamlNode& node, const std::string& path, const FieldDescriptor& field,
+                  Message& message) {
     switch (field.cpp_type()) {
-      case FieldDescriptor::CPPTYPE_STRING: return ReadString(node, path, field, message);
-      case FieldDescriptor::CPPTYPE_INT64: return ReadInteger<int64_t>(node, path, field, message);
-      case FieldDescriptor::CPPTYPE_UINT64: return ReadInteger<uint64_t>(node, path, field, message);
-      case FieldDescriptor::CPPTYPE_DOUBLE: return ReadDouble(node, path, field, message);
-      case FieldDescriptor::CPPTYPE_BOOL: return ReadBool(node, path, field, message);
-      default: ACCRUE_CHECK(false && "a type that the job file does not have");
+      case FieldDescriptor::CPPTYPE_STRING:
+        return ReadString(node, path, field, message);
+      case FieldDescriptor::CPPTYPE_INT64:
+        return ReadInteger<int64_t>(node, path, field, message);
+      case FieldDescriptor::CPPTYPE_UINT64:
+        return ReadInteger<uint64_t>(node, path, field, message);
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        return ReadDouble(node, path, field, message);
+      case FieldDescriptor::CPPTYPE_BOOL:
+        return ReadBool(node, path, field, message);
+      default:
+        ACCRUE_CHECK(false && "a type that the job file does not have");
     }
   }
 
-  void Mistyped(const YamlNode& node, const std::string& path, absl::string_view expected, absl::string_view hint = "") {
-    problems_.AddAt(node.mark, absl::StrCat(path, ": expected ", expected, ", found ", DescribeNode(node), hint));
+  void Mistyped(const YamlNode& node, const std::string& path, absl::string_view expected,
+                absl::string_view hint = "") {
+    problems_.AddAt(node.mark,
+                    absl::StrCat(path, ": expected ", expected, ", found ", DescribeNode(node), hint));
     problems_.Spoil(path);
   }
 
-  void ReadString(const YamlNode& node, const std::string& path, const FieldDescriptor& field, Message& message) {
+  void ReadString(const YamlNode& node, const std::string& path, const FieldDescriptor& field,
+                  Message& message) {
     if (node.kind != YamlNode::Kind::kScalar) return Mistyped(node, path, "text");
     if (node.text.empty()) return Mistyped(node, path, "text that is not empty");
     const Reflection& reflection = *message.GetReflection();
@@ -132,7 +148,8 @@ class Reader {
   }
 
   template <typename Integer>
-  void ReadInteger(const YamlNode& node, const std::string& path, const FieldDescriptor& field, Message& message) {
+  void ReadInteger(const YamlNode& node, const std::string& path, const FieldDescriptor& field,
+                   Message& message) {
     const std::string& text = node.text;
     constexpr absl::string_view kExpected =
         std::is_signed_v<Integer> ? "an integer" : "an integer that is not negative";
@@ -152,7 +169,8 @@ class Reader {
       return Mistyped(node, path, kExpected);
     }
     if (text.size() > 1 && text[text[0] == '-' ? 1 : 0] == '0') {
-      return Mistyped(node, path, kExpected, ", which some YAML readers take as octal: write it without leading zeros");
+      return Mistyped(node, path, kExpected,
+                      ", which some YAML readers take as octal: write it without leading zeros");
     }
     const Reflection& reflection = *message.GetReflection();
     if constexpr (std::is_signed_v<Integer>) {
@@ -162,7 +180,8 @@ class Reader {
     }
   }
 
-  void ReadDouble(const YamlNode& node, const std::string& path, const FieldDescriptor& field, Message& message) {
+  void ReadDouble(const YamlNode& node, const std::string& path, const FieldDescriptor& field,
+                  Message& message) {
     if (node.kind != YamlNode::Kind::kScalar) return Mistyped(node, path, "a number");
     if (node.quoted) return Mistyped(node, path, "a number", ": remove the quotes");
     const std::string lower = absl::AsciiStrToLower(node.text);
@@ -173,7 +192,8 @@ class Reader {
     const char* const begin = node.text.data() + (node.text[0] == '+' ? 1 : 0);
     const char* const end = node.text.data() + node.text.size();
     const auto [stop, error] = std::from_chars(begin, end, value);
-    if (error == std::errc::result_out_of_range) return Mistyped(node, path, "a number that fits 64-bit floating point");
+    if (error == std::errc::result_out_of_range)
+      return Mistyped(node, path, "a number that fits 64-bit floating point");
     if (error != std::errc() || stop != end) return Mistyped(node, path, "a number");
     if (!std::isfinite(value)) return Mistyped(node, path, "a finite number");
     const Reflection& reflection = *message.GetReflection();
@@ -184,7 +204,8 @@ class Reader {
     }
   }
 
-  void ReadBool(const YamlNode& node, const std::string& path, const FieldDescriptor& field, Message& message) {
+  void ReadBool(const YamlNode& node, const std::string& path, const FieldDescriptor& field,
+                Message& message) {
     if (node.kind != YamlNode::Kind::kScalar) return Mistyped(node, path, "true or false");
     if (node.quoted) return Mistyped(node, path, "true or false", ": remove the quotes");
     if (node.text != "true" && node.text != "false") return Mistyped(node, path, "true or false");
@@ -205,7 +226,9 @@ void CheckFromStandsAlone(v1::ModelSpec& model, Problems& problems) {
     if (field.name() == "from" || field.name() == "dropout") continue;
     if (model.GetReflection()->HasField(model, &field)) {
       const std::string path = absl::StrCat("model.", field.name());
-      problems.Add(path, absl::StrCat(path, " is written beside model.from, whose config.json decides it: remove one"));
+      problems.Add(
+          path,
+          absl::StrCat(path, " is written beside model.from, whose config.json decides it: remove one"));
       model.GetReflection()->ClearField(&model, &field);
     }
   }
@@ -221,7 +244,8 @@ absl::StatusOr<ParsedJob> ParseJob(absl::string_view text, const std::string& fi
   if (!spec::ReadYaml(text, root, problems)) return problems.ToStatus();
   parsed.source.marks[""] = root.mark;
   if (root.kind != YamlNode::Kind::kMapping) {
-    problems.AddAt(root.mark, absl::StrCat("expected a mapping of fields such as name: headers, found ", DescribeNode(root)));
+    problems.AddAt(root.mark, absl::StrCat("expected a mapping of fields such as name: headers, found ",
+                                           DescribeNode(root)));
     return problems.ToStatus();
   }
   Reader(parsed.source, problems).ReadMessage(root, "", parsed.spec);

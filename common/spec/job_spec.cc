@@ -35,8 +35,8 @@ std::vector<std::string> SpecWarnings(const v1::JobSpec& spec) {
     warnings.push_back("schedule.decay_windows has no effect unless schedule.name is wsd");
   }
   if (spec.has_windows() && schedule.warmup_windows() >= spec.windows()) {
-    warnings.push_back(absl::StrCat("schedule.warmup_windows ", schedule.warmup_windows(), " is not over when the job's ",
-                                    spec.windows(), " windows are"));
+    warnings.push_back(absl::StrCat("schedule.warmup_windows ", schedule.warmup_windows(),
+                                    " is not over when the job's ", spec.windows(), " windows are"));
   }
   if (spec.data().validation().empty() && spec.evaluation().every_windows() > 0) {
     warnings.push_back("evaluation has no effect without data.validation");
@@ -47,7 +47,8 @@ std::vector<std::string> SpecWarnings(const v1::JobSpec& spec) {
   }
   if (optimizer.batch_rule() != "none" && !optimizer.batch_rule().empty() &&
       optimizer.base_sequences() == spec.batch().sequences()) {
-    warnings.push_back("optimizer.batch_rule has no effect while optimizer.base_sequences equals batch.sequences");
+    warnings.push_back(
+        "optimizer.batch_rule has no effect while optimizer.base_sequences equals batch.sequences");
   }
   return warnings;
 }
@@ -63,12 +64,15 @@ int64_t EvaluationUnits(const v1::JobSpec& spec) {
   return spec.evaluation().sequences() / spec.batch().micro_batch();
 }
 
-int64_t TokensPerWindow(const v1::JobSpec& spec) { return spec.batch().sequences() * spec.batch().sequence_length(); }
+int64_t TokensPerWindow(const v1::JobSpec& spec) {
+  return spec.batch().sequences() * spec.batch().sequence_length();
+}
 
 int64_t TotalWindows(const v1::JobSpec& spec, int64_t data_sequences) {
   if (spec.has_windows()) return spec.windows();
   ACCRUE_CHECK(spec.batch().sequences() >= 1 && data_sequences >= 0);
-  const double windows = spec.epochs() * static_cast<double>(data_sequences) / static_cast<double>(spec.batch().sequences());
+  const double windows =
+      spec.epochs() * static_cast<double>(data_sequences) / static_cast<double>(spec.batch().sequences());
   // A product that is whole but for its rounding does not open a window of its own.
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(windows - 1e-9 * std::max(1.0, windows))));
 }
@@ -86,7 +90,8 @@ ScheduleConfig ScheduleOf(const v1::JobSpec& spec, int64_t total_windows) {
     const double ratio =
         static_cast<double>(spec.batch().sequences()) / static_cast<double>(optimizer.base_sequences());
     if (optimizer.batch_rule() == "linear") config.learning_rate *= ratio;
-    if (optimizer.batch_rule() == "sqrt") config.learning_rate *= std::sqrt(ratio);  // correctly rounded by IEEE 754
+    if (optimizer.batch_rule() == "sqrt")
+      config.learning_rate *= std::sqrt(ratio);  // correctly rounded by IEEE 754
   }
   config.warmup_windows = schedule.warmup_windows();
   config.total_windows = total_windows;

@@ -19,7 +19,9 @@ std::string Parent(absl::string_view path) {
 
 }  // namespace
 
-void Problems::AddAt(SourceMark mark, std::string message) { entries_.push_back({true, mark, std::move(message)}); }
+void Problems::AddAt(SourceMark mark, std::string message) {
+  entries_.push_back({true, mark, std::move(message)});
+}
 
 void Problems::Add(const std::string& path, std::string message) {
   if (Spoiled(path)) return;
@@ -51,11 +53,13 @@ absl::Status Problems::ToStatus() const {
     const Entry& entry = sorted[i];
     if (i > 0) text += '\n';
     if (entry.placed) {
-      absl::StrAppend(&text, source_ ? source_->file_name : "", ":", entry.mark.line, ":", entry.mark.column, ": ");
+      absl::StrAppend(&text, source_ ? source_->file_name : "", ":", entry.mark.line, ":", entry.mark.column,
+                      ": ");
     }
     text += entry.text;
   }
-  if (sorted.size() > kMaxReported) absl::StrAppend(&text, "\n... and ", sorted.size() - kMaxReported, " more");
+  if (sorted.size() > kMaxReported)
+    absl::StrAppend(&text, "\n... and ", sorted.size() - kMaxReported, " more");
   return absl::InvalidArgumentError(text);
 }
 

@@ -20,15 +20,16 @@ class Problems {
 
   // At a place of the file.
   void AddAt(SourceMark mark, std::string message);
-  // At the field's place, or else at the nearest enclosing one that the file has. Dropped when the path, or one it
-  // lies in, is spoiled.
+  // At the field's place, or else at the nearest enclosing one that the file has. Dropped when the path, or
+  // one it lies in, is spoiled.
   void Add(const std::string& path, std::string message);
   // The field's value could not be read: later checks would only report the consequences.
   void Spoil(const std::string& path) { spoiled_.insert(path); }
   bool Spoiled(absl::string_view path) const;
 
   bool empty() const { return entries_.empty(); }
-  // INVALID_ARGUMENT, one problem a line in the order of the file, the first 50 of them; OK when there is none.
+  // INVALID_ARGUMENT, one problem a line in the order of the file, the first 50 of them; OK when there is
+  // none.
   absl::Status ToStatus() const;
 
  private:

@@ -38,7 +38,8 @@ class Checker {
  private:
   bool Integer(const std::string& path, int64_t value, int64_t least, int64_t most) {
     if (value >= least && value <= most) return !problems_.Spoiled(path);
-    problems_.Add(path, absl::StrCat(path, ": expected an integer from ", least, " to ", most, ", found ", value));
+    problems_.Add(path,
+                  absl::StrCat(path, ": expected an integer from ", least, " to ", most, ", found ", value));
     return false;
   }
 
@@ -54,7 +55,8 @@ class Checker {
       if (word == one) return !problems_.Spoiled(path);
     }
     problems_.Add(path, absl::StrCat(path, ": expected ", absl::StrJoin(allowed, " or "), ", found \"",
-                                     absl::Utf8SafeCEscape(word.substr(0, 100)), "\"", HintForUnknownWord(word, allowed)));
+                                     absl::Utf8SafeCEscape(word.substr(0, 100)), "\"",
+                                     HintForUnknownWord(word, allowed)));
     return false;
   }
 
@@ -68,21 +70,26 @@ class Checker {
       good = good && (absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.');
     }
     if (good) return;
-    problems_.Add("name", absl::StrCat("name: expected at most 64 letters, digits, \"-\", \"_\" and \".\", a letter or digit "
-                                       "first (it becomes a folder's name), found \"",
-                                       absl::Utf8SafeCEscape(name.substr(0, 100)), "\""));
+    problems_.Add(
+        "name",
+        absl::StrCat("name: expected at most 64 letters, digits, \"-\", \"_\" and \".\", a letter or digit "
+                     "first (it becomes a folder's name), found \"",
+                     absl::Utf8SafeCEscape(name.substr(0, 100)), "\""));
   }
 
   void CheckModel() {
     const v1::ModelSpec& model = spec_.model();
-    Number("model.dropout", model.dropout(), model.dropout() >= 0 && model.dropout() < 1, "from 0 to below 1");
+    Number("model.dropout", model.dropout(), model.dropout() >= 0 && model.dropout() < 1,
+           "from 0 to below 1");
     const bool from_alone = !model.from().empty() && model.architecture().empty();
     if (from_alone) return;
     if (!HasShape(model)) {
-      return problems_.Add("model", "missing required field \"model\": write its shape, or from: a Hugging Face folder");
+      return problems_.Add(
+          "model", "missing required field \"model\": write its shape, or from: a Hugging Face folder");
     }
     if (model.architecture().empty()) {
-      problems_.Add("model.architecture", "missing required field \"model.architecture\": gpt2 or llama (or model.from)");
+      problems_.Add("model.architecture",
+                    "missing required field \"model.architecture\": gpt2 or llama (or model.from)");
     } else {
       Word("model.architecture", model.architecture(), {"gpt2", "llama"});
     }
@@ -94,14 +101,16 @@ class Checker {
     if (model.has_hidden() && width) Integer("model.hidden", model.hidden(), 1, 1 << 20);
     if (heads && width) CheckHeads(model);
     if (model.has_rope_theta()) {
-      Number("model.rope_theta", model.rope_theta(), model.rope_theta() > 1 && model.rope_theta() < 1e12, "above 1");
+      Number("model.rope_theta", model.rope_theta(), model.rope_theta() > 1 && model.rope_theta() < 1e12,
+             "above 1");
     }
     if (model.has_norm_epsilon()) {
-      Number("model.norm_epsilon", model.norm_epsilon(), model.norm_epsilon() >= 1e-12 && model.norm_epsilon() < 1,
-             "from 1e-12 to below 1");
+      Number("model.norm_epsilon", model.norm_epsilon(),
+             model.norm_epsilon() >= 1e-12 && model.norm_epsilon() < 1, "from 1e-12 to below 1");
     }
     if (model.architecture() == "gpt2" && model.has_qkv_bias() && !model.qkv_bias()) {
-      problems_.Add("model.qkv_bias", "model.qkv_bias: gpt2 always has these biases: write true, or leave the field out");
+      problems_.Add("model.qkv_bias",
+                    "model.qkv_bias: gpt2 always has these biases: write true, or leave the field out");
     }
   }
 
@@ -109,26 +118,30 @@ class Checker {
   bool Shape(const std::string& name, bool present, int64_t value, int64_t least, int64_t most) {
     const std::string path = absl::StrCat("model.", name);
     if (present) return Integer(path, value, least, most);
-    problems_.Add(path, absl::StrCat("missing required field \"", path, "\": an integer from ", least, " on"));
+    problems_.Add(path,
+                  absl::StrCat("missing required field \"", path, "\": an integer from ", least, " on"));
     return false;
   }
 
   void CheckHeads(const v1::ModelSpec& model) {
     const int64_t heads = model.heads(), width = model.width();
     if (width % heads != 0) {
-      return problems_.Add("model.heads", absl::StrCat("model.heads: expected a divisor of model.width ", width, ", found ", heads));
+      return problems_.Add("model.heads", absl::StrCat("model.heads: expected a divisor of model.width ",
+                                                       width, ", found ", heads));
     }
     if (model.architecture() == "llama" && width / heads % 2 != 0) {
-      problems_.Add("model.heads", absl::StrCat("model.heads: expected an even head size for rotary positions, found ",
-                                                width / heads, " (model.width ", width, " / ", heads, " heads)"));
+      problems_.Add("model.heads",
+                    absl::StrCat("model.heads: expected an even head size for rotary positions, found ",
+                                 width / heads, " (model.width ", width, " / ", heads, " heads)"));
     }
     if (!Integer("model.kv_heads", model.kv_heads(), 1, 4096)) return;
     if (heads % model.kv_heads() != 0) {
-      problems_.Add("model.kv_heads", absl::StrCat("model.kv_heads: expected a divisor of model.heads ", heads, ", found ",
-                                                   model.kv_heads()));
+      problems_.Add("model.kv_heads", absl::StrCat("model.kv_heads: expected a divisor of model.heads ",
+                                                   heads, ", found ", model.kv_heads()));
     } else if (model.architecture() == "gpt2" && model.kv_heads() != heads) {
-      problems_.Add("model.kv_heads", absl::StrCat("model.kv_heads: gpt2 has as many as model.heads, ", heads, ", found ",
-                                                   model.kv_heads(), ": leave it out, or write architecture: llama"));
+      problems_.Add("model.kv_heads",
+                    absl::StrCat("model.kv_heads: gpt2 has as many as model.heads, ", heads, ", found ",
+                                 model.kv_heads(), ": leave it out, or write architecture: llama"));
     }
   }
 
@@ -136,8 +149,9 @@ class Checker {
     const v1::DataSpec& data = spec_.data();
     Word("data.order", data.order(), {"shuffled", "sequential"});
     if (data.train().empty()) {
-      problems_.Add("data.train",
-                    "missing required field \"data.train\": a list of token shards, such as [\"data/train-*.bin\"]");
+      problems_.Add(
+          "data.train",
+          "missing required field \"data.train\": a list of token shards, such as [\"data/train-*.bin\"]");
     }
     for (int i = 0; i < data.train_size(); ++i) CheckPath(absl::StrCat("data.train[", i, "]"), data.train(i));
     for (int i = 0; i < data.validation_size(); ++i) {
@@ -157,18 +171,21 @@ class Checker {
   void CheckBatch() {
     const v1::BatchSpec& batch = spec_.batch();
     if (!batch.has_sequences()) {
-      return problems_.Add("batch.sequences",
-                           "missing required field \"batch.sequences\": the effective batch, the sequences of a window");
+      return problems_.Add(
+          "batch.sequences",
+          "missing required field \"batch.sequences\": the effective batch, the sequences of a window");
     }
     const bool sequences = Integer("batch.sequences", batch.sequences(), 1, kMaxSequences);
     unit_good_ = Integer("batch.micro_batch", batch.micro_batch(), 1, 1 << 16);
-    if (sequences && unit_good_) Multiple("batch.sequences", batch.sequences(), "a window is made of whole units");
+    if (sequences && unit_good_)
+      Multiple("batch.sequences", batch.sequences(), "a window is made of whole units");
     if (!batch.has_sequence_length()) return;  // follows model.context, which is reported when it is missing
     const bool length = Integer("batch.sequence_length", batch.sequence_length(), 1, 1 << 20);
-    if (length && spec_.model().has_context() && spec_.model().context() >= 1 && !problems_.Spoiled("model.context") &&
-        batch.sequence_length() > spec_.model().context()) {
-      problems_.Add("batch.sequence_length", absl::StrCat("batch.sequence_length: expected at most model.context ",
-                                                          spec_.model().context(), ", found ", batch.sequence_length()));
+    if (length && spec_.model().has_context() && spec_.model().context() >= 1 &&
+        !problems_.Spoiled("model.context") && batch.sequence_length() > spec_.model().context()) {
+      problems_.Add("batch.sequence_length",
+                    absl::StrCat("batch.sequence_length: expected at most model.context ",
+                                 spec_.model().context(), ", found ", batch.sequence_length()));
     }
   }
 
@@ -177,26 +194,30 @@ class Checker {
     const int64_t unit = spec_.batch().micro_batch();
     if (value % unit == 0) return;
     const int64_t below = value / unit * unit;
-    problems_.Add(path, absl::StrCat(path, ": expected a multiple of batch.micro_batch ", unit, " (", why, "), found ", value,
-                                     "; ", below > 0 ? absl::StrCat(below, " and ") : "", below + unit,
-                                     below > 0 ? " are near" : " is the nearest"));
+    problems_.Add(path, absl::StrCat(path, ": expected a multiple of batch.micro_batch ", unit, " (", why,
+                                     "), found ", value, "; ", below > 0 ? absl::StrCat(below, " and ") : "",
+                                     below + unit, below > 0 ? " are near" : " is the nearest"));
   }
 
   void CheckOptimizer() {
     const v1::OptimizerSpec& o = spec_.optimizer();
     Word("optimizer.name", o.name(), {"adamw", "sgd"});
-    Number("optimizer.learning_rate", o.learning_rate(), o.learning_rate() > 0 && o.learning_rate() <= 1e6, "above 0");
+    Number("optimizer.learning_rate", o.learning_rate(), o.learning_rate() > 0 && o.learning_rate() <= 1e6,
+           "above 0");
     if (o.betas_size() != 0 && o.betas_size() != 2) {
-      problems_.Add("optimizer.betas", absl::StrCat("optimizer.betas: expected two numbers such as [0.9, 0.95], found ",
-                                                    o.betas_size()));
+      problems_.Add(
+          "optimizer.betas",
+          absl::StrCat("optimizer.betas: expected two numbers such as [0.9, 0.95], found ", o.betas_size()));
     }
     for (int i = 0; i < o.betas_size(); ++i) {
-      Number(absl::StrCat("optimizer.betas[", i, "]"), o.betas(i), o.betas(i) >= 0 && o.betas(i) < 1, "from 0 to below 1");
+      Number(absl::StrCat("optimizer.betas[", i, "]"), o.betas(i), o.betas(i) >= 0 && o.betas(i) < 1,
+             "from 0 to below 1");
     }
     if (o.has_epsilon()) {
       Number("optimizer.epsilon", o.epsilon(), o.epsilon() >= 1e-30 && o.epsilon() <= 1, "from 1e-30 to 1");
     }
-    Number("optimizer.weight_decay", o.weight_decay(), o.weight_decay() >= 0 && o.weight_decay() <= 1000, "from 0 to 1000");
+    Number("optimizer.weight_decay", o.weight_decay(), o.weight_decay() >= 0 && o.weight_decay() <= 1000,
+           "from 0 to 1000");
     if (o.has_momentum()) {
       Number("optimizer.momentum", o.momentum(), o.momentum() >= 0 && o.momentum() < 1, "from 0 to below 1");
     }
@@ -210,7 +231,8 @@ class Checker {
     Integer("schedule.warmup_windows", schedule.warmup_windows(), 0, kMaxWindows);
     Number("schedule.minimum_ratio", schedule.minimum_ratio(),
            schedule.minimum_ratio() >= 0 && schedule.minimum_ratio() <= 1, "from 0 to 1");
-    if (schedule.has_decay_windows()) Integer("schedule.decay_windows", schedule.decay_windows(), 1, kMaxWindows);
+    if (schedule.has_decay_windows())
+      Integer("schedule.decay_windows", schedule.decay_windows(), 1, kMaxWindows);
   }
 
   void CheckLength() {
@@ -218,11 +240,14 @@ class Checker {
     if (spec_.has_windows() && spec_.has_epochs()) {
       problems_.Add("epochs", "both windows and epochs are written: keep one, the other follows from it");
     } else if (!spec_.has_windows() && !spec_.has_epochs() && !spoiled) {
-      problems_.Add("windows", "missing required field \"windows\" (or \"epochs\"): how long to train, in optimizer steps");
+      problems_.Add(
+          "windows",
+          "missing required field \"windows\" (or \"epochs\"): how long to train, in optimizer steps");
     }
     Number("clip_norm", spec_.clip_norm(), spec_.clip_norm() >= 0, "from 0 on (0: no clipping)");
     if (spec_.has_windows()) Integer("windows", spec_.windows(), 1, kMaxWindows);
-    if (spec_.has_epochs()) Number("epochs", spec_.epochs(), spec_.epochs() > 0 && spec_.epochs() <= 1e6, "above 0, at most 1e6");
+    if (spec_.has_epochs())
+      Number("epochs", spec_.epochs(), spec_.epochs() > 0 && spec_.epochs() <= 1e6, "above 0, at most 1e6");
   }
 
   void CheckEvaluation() {
@@ -240,14 +265,14 @@ class Checker {
     if (!workers.has_max()) return;  // follows the batch, whose faults are reported
     const bool most = Integer("workers.max", workers.max(), 1, kMaxSequences);
     if (least && most && workers.min() > workers.max()) {
-      problems_.Add("workers.min", absl::StrCat("workers.min: expected at most workers.max ", workers.max(), ", found ",
-                                                workers.min()));
+      problems_.Add("workers.min", absl::StrCat("workers.min: expected at most workers.max ", workers.max(),
+                                                ", found ", workers.min()));
     }
   }
 
   static bool HasShape(const v1::ModelSpec& model) {
-    return !model.architecture().empty() || model.has_vocabulary() || model.has_context() || model.has_layers() ||
-           model.has_heads() || model.has_width() || model.has_hidden();
+    return !model.architecture().empty() || model.has_vocabulary() || model.has_context() ||
+           model.has_layers() || model.has_heads() || model.has_width() || model.has_hidden();
   }
 
   const v1::JobSpec& spec_;

@@ -1,7 +1,7 @@
 #include "common/spec/yaml_tree.h"
 
-#include <yaml-cpp/yaml.h>
 #include <yaml-cpp/eventhandler.h>
+#include <yaml-cpp/yaml.h>
 
 #include <sstream>
 #include <utility>
@@ -68,7 +68,8 @@ class TreeBuilder : public YAML::EventHandler {
     if (anchor != YAML::NullAnchor) {
       Fail(node.mark, "YAML anchors (&name) are not accepted in a job file: write the value out");
     } else if (!tag.empty() && tag != "?" && tag != "!") {
-      Fail(node.mark, absl::StrCat("YAML tags are not accepted in a job file, found \"", absl::Utf8SafeCEscape(tag), "\""));
+      Fail(node.mark, absl::StrCat("YAML tags are not accepted in a job file, found \"",
+                                   absl::Utf8SafeCEscape(tag), "\""));
     } else if (++nodes_ > kMaxNodes) {
       Fail(node.mark, absl::StrCat("more than ", kMaxNodes, " values: no job file needs as many"));
     }
@@ -132,7 +133,8 @@ size_t Utf8Length(absl::string_view text) {
 // Only UTF-8 text without control characters reaches the YAML library.
 bool CheckText(absl::string_view text, Problems& problems) {
   if (text.size() > kMaxBytes) {
-    problems.AddAt({}, absl::StrCat("the file has ", text.size(), " bytes; a job file has at most ", kMaxBytes));
+    problems.AddAt({},
+                   absl::StrCat("the file has ", text.size(), " bytes; a job file has at most ", kMaxBytes));
     return false;
   }
   SourceMark mark;
@@ -144,7 +146,8 @@ bool CheckText(absl::string_view text, Problems& problems) {
       return false;
     }
     if ((c < 0x20 && c != '\n' && c != '\r' && c != '\t') || c == 0x7F) {
-      problems.AddAt(mark, absl::StrCat("expected text, found the control character 0x", absl::Hex(c, absl::kZeroPad2)));
+      problems.AddAt(
+          mark, absl::StrCat("expected text, found the control character 0x", absl::Hex(c, absl::kZeroPad2)));
       return false;
     }
     mark = c == '\n' ? SourceMark{mark.line + 1, 1} : SourceMark{mark.line, mark.column + 1};
@@ -162,7 +165,8 @@ bool ReadYaml(absl::string_view text, YamlNode& root, Problems& problems) {
     std::istringstream stream{std::string(text)};
     YAML::Parser parser(stream);
     if (!parser.HandleNextDocument(builder)) {
-      problems.AddAt({}, "the file is empty; a job file begins with name: and the sections of docs/job_file.md");
+      problems.AddAt({},
+                     "the file is empty; a job file begins with name: and the sections of docs/job_file.md");
       return false;
     }
     if (builder.failed()) return false;
@@ -170,7 +174,8 @@ bool ReadYaml(absl::string_view text, YamlNode& root, Problems& problems) {
     Problems second(nullptr);
     TreeBuilder rest(second);
     if (parser.HandleNextDocument(rest)) {
-      problems.AddAt(root.mark, "expected one YAML document, found another after \"---\": write one job a file");
+      problems.AddAt(root.mark,
+                     "expected one YAML document, found another after \"---\": write one job a file");
       return false;
     }
   } catch (const YAML::Exception& error) {
@@ -184,10 +189,14 @@ bool ReadYaml(absl::string_view text, YamlNode& root, Problems& problems) {
 
 std::string DescribeNode(const YamlNode& node) {
   switch (node.kind) {
-    case YamlNode::Kind::kNull: return "nothing";
-    case YamlNode::Kind::kSequence: return "a list";
-    case YamlNode::Kind::kMapping: return "a mapping";
-    case YamlNode::Kind::kScalar: break;
+    case YamlNode::Kind::kNull:
+      return "nothing";
+    case YamlNode::Kind::kSequence:
+      return "a list";
+    case YamlNode::Kind::kMapping:
+      return "a mapping";
+    case YamlNode::Kind::kScalar:
+      break;
   }
   std::string shown = node.text;
   if (shown.size() > 60) {

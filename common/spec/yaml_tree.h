@@ -1,6 +1,8 @@
-// YAML text as a plain tree with the place of every node, from input that may be hostile. Internal to common/spec.
+// YAML text as a plain tree with the place of every node, from input that may be hostile. Internal to
+// common/spec.
 //
-// Bounded: text of at most 1 MiB, 32 levels, 65,536 nodes; no anchors or aliases, so nothing expands; one document.
+// Bounded: text of at most 1 MiB, 32 levels, 65,536 nodes; no anchors or aliases, so nothing expands; one
+// document.
 #pragma once
 
 #include <string>
