@@ -5,7 +5,8 @@
 // Invariants:
 //  1. Between units, the accumulator holds exactly the units of `manifest()`, or final sums per bucket.
 //  2. Add is called for every tensor of the layout once between BeginUnit and FinishUnit.
-//  3. A bucket that is final is not added to until Reset.
+//  3. A bucket that is final is not added to until Reset: a unit then added counts for the other buckets only, and
+//     its checksums and vanished elements are of those.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +38,7 @@ class Accumulator : public GradientSink {
   static absl::StatusOr<std::unique_ptr<Accumulator>> Create(AccumulationMode mode, const ParameterLayout& layout,
                                                              Backend& backend);
 
-  // Forgets all units. exponents: k per tensor (ignored in fast mode, where it may be empty).
+  // Forgets all units, one under way included. exponents: k per tensor (ignored in fast mode, where it may be empty).
   virtual void Reset(const std::vector<int>& exponents) = 0;
   // The next Add calls belong to this unit.
   virtual void BeginUnit(int64_t unit) = 0;
