@@ -1,0 +1,208 @@
+#include "worker/optimizer/training_state.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/status.h"
+
+namespace accrue {
+namespace {
+
+class TrainingStateImpl : public TrainingState {
+ public:
+  using Buffers = std::vector<std::unique_ptr<DeviceBuffer>>;
+
+  TrainingStateImpl(const OptimizerConfig& config, AccumulationMode mode, const ParameterLayout& layout,
+                    Backend& backend, Buffers buffers)
+      : config_(config), mode_(mode), layout_(layout), backend_(backend), buffers_(std::move(buffers)),
+        hashes_(layout.chunks().size() * buffers_.size()) {
+    for (const TensorInfo& tensor : layout.tensors()) {
+      for (size_t array = 0; array < buffers_.size(); ++array) {
+        arrays_.push_back({tensor.name, "pmv"[array], tensor.shape, tensor.elements});
+      }
+    }
+  }
+
+  float* parameters() override { return Array(0); }
+  const ParameterLayout& layout() const override { return layout_; }
+  int64_t window() const override { return window_; }
+  int64_t steps() const override { return steps_; }
+  const std::vector<int>& exponents() const override { return exponents_; }
+
+  void Start(const float* host_arena) override {
+    backend_.CopyToDevice(buffers_[0]->data(), host_arena, buffers_[0]->size_bytes());
+    for (size_t array = 1; array < buffers_.size(); ++array) {
+      backend_.Zero(buffers_[array]->data(), buffers_[array]->size_bytes());
+    }
+    SetProgress(0, 0, {});
+  }
+
+  void SetExponents(const std::vector<int>& exponents) override {
+    CheckExponents(exponents);
+    exponents_ = exponents;
+  }
+
+  StepOutcome Step(Accumulator& accumulator, const StepInput& input) override {
+    ACCRUE_CHECK(input.valid_tokens > 0 && accumulator.mode() == mode_);
+    CheckExponents(input.next_exponents);
+    for (size_t b = 0; b < layout_.buckets().size(); ++b) ACCRUE_CHECK(accumulator.final(static_cast<int>(b)));
+
+    StepOutcome outcome;
+    outcome.gradient_norm = accumulator.Norm(input.valid_tokens);
+    if (config_.clip_norm > 0) {
+      outcome.clip_coefficient = std::min(1.0, config_.clip_norm / (outcome.gradient_norm + 1e-6));
+    }
+    UpdateArgs args = Scalars(input);
+    args.scale = static_cast<float>(outcome.clip_coefficient / static_cast<double>(input.valid_tokens));
+    for (size_t t = 0; t < layout_.tensors().size(); ++t) UpdateTensor(accumulator, static_cast<int>(t), args);
+
+    window_ += 1;
+    steps_ += 1;
+    exponents_ = input.next_exponents;
+    outcome.digest = DigestOfHashes();
+    return outcome;
+  }
+
+  StepOutcome Skip() override {
+    window_ += 1;
+    return {.digest = Digest()};
+  }
+
+  Hash128 Digest() override {
+    for (size_t t = 0; t < layout_.tensors().size(); ++t) {
+      const TensorInfo& tensor = layout_.tensors()[t];
+      Hash128* hashes = HashesOf(tensor);
+      for (size_t array = 0; array < buffers_.size(); ++array, hashes += tensor.chunks) {
+        backend_.state_ops().HashChunks(Array(array) + tensor.arena_offset, tensor.elements, sizeof(float), hashes);
+      }
+    }
+    return DigestOfHashes();
+  }
+
+  Hash128 ParameterHash(const void* compute_copy) override {
+    constexpr int kCopyElementBytes = 2;  // bf16
+    Hasher hasher;
+    hasher.Update("accrue-parameters-1\n");
+    std::vector<Hash128> hashes;
+    const auto add = [&](const void* values, const TensorInfo& tensor, int element_bytes) {
+      hashes.resize(tensor.chunks);
+      backend_.state_ops().HashChunks(static_cast<const char*>(values) + tensor.arena_offset * element_bytes,
+                                      tensor.elements, element_bytes, hashes.data());
+      hasher.Update(hashes.data(), hashes.size() * sizeof(Hash128));
+    };
+    for (const TensorInfo& tensor : layout_.tensors()) {
+      add(buffers_[0]->data(), tensor, sizeof(float));
+      if (compute_copy != nullptr) add(compute_copy, tensor, kCopyElementBytes);
+    }
+    return hasher.Finish();
+  }
+
+  const std::vector<StateArray>& arrays() const override { return arrays_; }
+
+  void ReadArray(int index, float* host) const override {
+    backend_.CopyToHost(host, ArrayAt(index), SizeBytes(index));
+  }
+  void WriteArray(int index, const float* host) override {
+    backend_.CopyToDevice(ArrayAt(index), host, SizeBytes(index));
+  }
+
+  void SetProgress(int64_t window, int64_t steps, const std::vector<int>& exponents) override {
+    if (!exponents.empty()) CheckExponents(exponents);
+    window_ = window;
+    steps_ = steps;
+    exponents_ = exponents;
+  }
+
+ private:
+  static_assert(sizeof(Hash128) == 16, "hashes are hashed as they lie");
+
+  float* Array(size_t array) const { return buffers_[array]->as<float>(); }
+  float* ArrayAt(int index) const {
+    const size_t count = buffers_.size();
+    return Array(index % count) + layout_.tensors()[index / count].arena_offset;
+  }
+  size_t SizeBytes(int index) const { return static_cast<size_t>(arrays_[index].elements) * sizeof(float); }
+  Hash128* HashesOf(const TensorInfo& tensor) { return &hashes_[tensor.first_chunk * buffers_.size()]; }
+
+  void CheckExponents(const std::vector<int>& exponents) const {
+    ACCRUE_CHECK(exponents.size() == (mode_ == AccumulationMode::kExact ? layout_.tensors().size() : 0));
+  }
+
+  UpdateArgs Scalars(const StepInput& input) const {
+    UpdateArgs args;
+    args.kind = config_.kind;
+    args.learning_rate = input.learning_rate;
+    args.beta1 = static_cast<float>(config_.beta1);
+    args.beta2 = static_cast<float>(config_.beta2);
+    args.one_minus_beta1 = static_cast<float>(1 - config_.beta1);
+    args.one_minus_beta2 = static_cast<float>(1 - config_.beta2);
+    args.epsilon = static_cast<float>(config_.epsilon);
+    args.bias_correction1 = input.bias_correction1;
+    args.bias_correction2 = input.bias_correction2;
+    args.momentum = static_cast<float>(config_.momentum);
+    return args;
+  }
+
+  void UpdateTensor(const Accumulator& accumulator, int index, UpdateArgs args) {
+    const TensorInfo& tensor = layout_.tensors()[index];
+    args.weight_decay = tensor.decays ? static_cast<float>(config_.weight_decay) : 0.0f;
+    float* p = Array(0) + tensor.arena_offset;
+    float* m = Array(1) + tensor.arena_offset;
+    float* v = buffers_.size() > 2 ? Array(2) + tensor.arena_offset : nullptr;
+    if (mode_ == AccumulationMode::kExact) {
+      backend_.state_ops().Update(accumulator.ExactTensor(index), tensor.elements, accumulator.exponents()[index], args,
+                                  p, m, v, HashesOf(tensor));
+    } else {
+      backend_.state_ops().Update(accumulator.FastTensor(index), tensor.elements, args, p, m, v, HashesOf(tensor));
+    }
+  }
+
+  // docs/numerics.md, section 9, from hashes_.
+  Hash128 DigestOfHashes() const {
+    Hasher hasher;
+    hasher.Update(absl::StrCat("accrue-state-1\nwindow ", window_, "\nsteps ", steps_, "\noptimizer ",
+                               config_.kind == OptimizerKind::kAdamW ? "adamw" : "sgd", "\n"));
+    for (size_t t = 0; t < layout_.tensors().size(); ++t) {
+      const TensorInfo& tensor = layout_.tensors()[t];
+      hasher.Update(absl::StrCat("tensor ", tensor.name, " ", tensor.elements, " "));
+      hasher.Update(exponents_.empty() ? std::string("-\n") : absl::StrCat(exponents_[t], "\n"));
+    }
+    hasher.Update(hashes_.data(), hashes_.size() * sizeof(Hash128));
+    return hasher.Finish();
+  }
+
+  const OptimizerConfig config_;
+  const AccumulationMode mode_;
+  const ParameterLayout& layout_;
+  Backend& backend_;
+  const Buffers buffers_;  // p, m and, for AdamW, v: arena_elements each
+  std::vector<StateArray> arrays_;
+
+  int64_t window_ = 0;
+  int64_t steps_ = 0;
+  std::vector<int> exponents_;
+  // Per tensor those of its arrays' chunks, in the digest's order; current after Step and Digest.
+  std::vector<Hash128> hashes_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(const OptimizerConfig& config,
+                                                                     AccumulationMode mode,
+                                                                     const ParameterLayout& layout, Backend& backend) {
+  const int arrays = config.kind == OptimizerKind::kAdamW ? 3 : 2;
+  TrainingStateImpl::Buffers buffers;
+  for (int array = 0; array < arrays; ++array) {
+    absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer =
+        backend.Allocate(static_cast<size_t>(layout.arena_elements()) * sizeof(float));
+    if (!buffer.ok()) {
+      return Annotate(buffer.status(), absl::StrCat("training state of ", layout.parameters(), " parameters"));
+    }
+    buffers.push_back(*std::move(buffer));
+  }
+  return std::make_unique<TrainingStateImpl>(config, mode, layout, backend, std::move(buffers));
+}
+
+}  // namespace accrue
