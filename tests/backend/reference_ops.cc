@@ -72,7 +72,8 @@ class ReferenceOps : public ModelOps {
     for (int64_t r = 0; r < a.rows; ++r) {
       for (int64_t o = 0; o < a.out; ++o) {
         double sum = a.bias ? LoadElement(a.bias, o) : 0;
-        for (int64_t i = 0; i < a.in; ++i) sum += x[r * a.in + i] * w[WeightIndex(a.layout, a.in, a.out, i, o)];
+        for (int64_t i = 0; i < a.in; ++i)
+          sum += x[r * a.in + i] * w[WeightIndex(a.layout, a.in, a.out, i, o)];
         if (a.gelu_input) {
           StoreElement(a.gelu_input, r * a.out + o, sum);
           sum = Gelu(sum);
@@ -88,7 +89,8 @@ class ReferenceOps : public ModelOps {
     for (int64_t r = 0; r < a.rows; ++r) {
       for (int64_t i = 0; i < a.in; ++i) {
         double sum = a.accumulate ? LoadElement(a.dx, r * a.in + i) : 0;
-        for (int64_t o = 0; o < a.out; ++o) sum += dy[r * a.out + o] * w[WeightIndex(a.layout, a.in, a.out, i, o)];
+        for (int64_t o = 0; o < a.out; ++o)
+          sum += dy[r * a.out + o] * w[WeightIndex(a.layout, a.in, a.out, i, o)];
         if (a.gelu_input) sum *= GeluDerivative(LoadElement(a.gelu_input, r * a.in + i));
         StoreElement(a.dx, r * a.in + i, sum);
       }
@@ -216,7 +218,8 @@ class ReferenceOps : public ModelOps {
           for (int64_t i = 0; i < a.head_size; ++i) {
             double sum = 0;
             for (int64_t c = 0; c <= r; ++c) {
-              sum += std::exp(scores[c] - log_sum_exp) * DropoutFactor(a.dropout, ((b * a.heads + h) * T + r) * T + c) *
+              sum += std::exp(scores[c] - log_sum_exp) *
+                     DropoutFactor(a.dropout, ((b * a.heads + h) * T + r) * T + c) *
                      LoadElement(a.v, (b * T + c) * a.v_stride + h / group * a.head_size + i);
             }
             StoreElement(a.out, (b * T + r) * a.out_stride + h * a.head_size + i, sum);
@@ -235,7 +238,8 @@ class ReferenceOps : public ModelOps {
   void SwiGluForward(const SwiGluArgs& a) override {
     for (int64_t r = 0; r < a.rows; ++r) {
       for (int64_t c = 0; c < a.hidden; ++c) {
-        const double gate = LoadElement(a.gate, r * a.gate_stride + c), up = LoadElement(a.up, r * a.gate_stride + c);
+        const double gate = LoadElement(a.gate, r * a.gate_stride + c),
+                     up = LoadElement(a.up, r * a.gate_stride + c);
         StoreElement(a.y, r * a.hidden + c, gate * Sigmoid(gate) * up);
       }
     }
@@ -244,7 +248,8 @@ class ReferenceOps : public ModelOps {
   void SwiGluBackward(const SwiGluArgs& a) override {
     for (int64_t r = 0; r < a.rows; ++r) {
       for (int64_t c = 0; c < a.hidden; ++c) {
-        const double gate = LoadElement(a.gate, r * a.gate_stride + c), up = LoadElement(a.up, r * a.gate_stride + c);
+        const double gate = LoadElement(a.gate, r * a.gate_stride + c),
+                     up = LoadElement(a.up, r * a.gate_stride + c);
         const double dy = LoadElement(a.dy, r * a.hidden + c), s = Sigmoid(gate);
         StoreElement(a.dgate, r * a.gate_stride + c, dy * up * s * (1 + gate * (1 - s)));
         StoreElement(a.dup, r * a.gate_stride + c, dy * gate * s);
@@ -368,7 +373,9 @@ class ReferenceBackend : public Backend {
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(size_t size_bytes) override {
     return std::unique_ptr<DeviceBuffer>(new HostBuffer(size_bytes));
   }
-  void CopyToHost(void* host, const void* device, size_t size_bytes) override { std::memcpy(host, device, size_bytes); }
+  void CopyToHost(void* host, const void* device, size_t size_bytes) override {
+    std::memcpy(host, device, size_bytes);
+  }
   void CopyToDevice(void* device, const void* host, size_t size_bytes) override {
     std::memcpy(device, host, size_bytes);
   }

@@ -1,5 +1,5 @@
-// The operations of a transformer, written to be obviously right: plain loops, double arithmetic, results rounded
-// once where they are stored. Every backend is compared with it.
+// The operations of a transformer, written to be obviously right: plain loops, double arithmetic, results
+// rounded once where they are stored. Every backend is compared with it.
 //
 // Not thread-safe. Slow: for small shapes.
 #pragma once

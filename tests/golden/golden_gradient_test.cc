@@ -70,11 +70,14 @@ TEST_P(GoldenGradientTest, ComputeUnit_GoldenUnit_HasLossAndGradientsOfPyTorch) 
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, GoldenGradientTest,
-    ::testing::Combine(::testing::Values(BackendCase{"reference", [] { return CreateReferenceBackend(); }}),
-                       ::testing::Values("gpt2", "gpt2_untied", "gpt2_chunked_head", "llama", "qwen2", "llama3_rope")),
-    [](const auto& info) { return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param); });
+INSTANTIATE_TEST_SUITE_P(Models, GoldenGradientTest,
+                         ::testing::Combine(::testing::Values(BackendCase{
+                                                "reference", [] { return CreateReferenceBackend(); }}),
+                                            ::testing::Values("gpt2", "gpt2_untied", "gpt2_chunked_head",
+                                                              "llama", "qwen2", "llama3_rope")),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param);
+                         });
 
 }  // namespace
 }  // namespace accrue

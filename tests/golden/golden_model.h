@@ -17,7 +17,8 @@ namespace accrue {
 enum class GoldenSalt : uint64_t { kParameter = 1, kDirection = 2, kToken = 3, kTarget = 4, kMask = 5 };
 
 inline uint64_t GoldenDraw(GoldenSalt salt, int64_t stream, int64_t i) {
-  return SplitMix64((static_cast<uint64_t>(salt) << 56 | static_cast<uint64_t>(stream) << 40) + static_cast<uint64_t>(i));
+  return SplitMix64((static_cast<uint64_t>(salt) << 56 | static_cast<uint64_t>(stream) << 40) +
+                    static_cast<uint64_t>(i));
 }
 
 // A multiple of 2^-24 in [-0.5, 0.5).
@@ -71,7 +72,8 @@ class GoldenModel {
                                                             tensor.name.find("norm") != std::string::npos);
       for (int64_t i = 0; i < tensor.elements; ++i) {
         arena[tensor.arena_offset + i] =
-            0.5f * GoldenCentered(GoldenSalt::kParameter, static_cast<int64_t>(stream), i) + (norm ? 1.0f : 0.0f);
+            0.5f * GoldenCentered(GoldenSalt::kParameter, static_cast<int64_t>(stream), i) +
+            (norm ? 1.0f : 0.0f);
       }
     }
     return arena;

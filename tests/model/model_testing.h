@@ -1,4 +1,5 @@
-// What the tests of the model share: tiny configs, an engine with its parameters, a sink that keeps gradients.
+// What the tests of the model share: tiny configs, an engine with its parameters, a sink that keeps
+// gradients.
 #pragma once
 
 #include <cmath>
@@ -66,7 +67,9 @@ struct TestModel {
     parameters.resize(engine->layout().arena_elements());
     engine->InitializeParameters(7, parameters.data());
     for (size_t i = 0; i < parameters.size(); ++i) {
-      parameters[i] += 0.3f * (static_cast<float>(Philox4x32({static_cast<uint32_t>(i), 0, 0, 0}, 5)[0]) * 0x1p-32f - 0.5f);
+      parameters[i] +=
+          0.3f *
+          (static_cast<float>(Philox4x32({static_cast<uint32_t>(i), 0, 0, 0}, 5)[0]) * 0x1p-32f - 0.5f);
     }
     engine->BindParameters(parameters.data());
     engine->ParametersChanged();
@@ -78,15 +81,21 @@ struct TestModel {
 
 // Pseudo-random tokens and targets; every fifth target is masked when asked.
 struct TestUnit {
-  TestUnit(const TransformerOptions& options, uint32_t salt, bool masked) : rows(options.rows), T(options.sequence_length) {
+  TestUnit(const TransformerOptions& options, uint32_t salt, bool masked)
+      : rows(options.rows), T(options.sequence_length) {
     for (int64_t i = 0; i < rows * T; ++i) {
       const PhiloxBlock block = Philox4x32({static_cast<uint32_t>(i), salt, 0, 0}, 3);
       tokens.push_back(static_cast<int32_t>(block[0] % options.model.vocabulary));
-      targets.push_back(masked && i % 5 == 2 ? -1 : static_cast<int32_t>(block[1] % options.model.vocabulary));
+      targets.push_back(masked && i % 5 == 2 ? -1
+                                             : static_cast<int32_t>(block[1] % options.model.vocabulary));
     }
   }
   UnitInput Input(int64_t window = 0, int64_t unit = 0) const {
-    return {.rows = rows, .sequence_length = T, .tokens = tokens.data(), .targets = targets.data(), .window = window,
+    return {.rows = rows,
+            .sequence_length = T,
+            .tokens = tokens.data(),
+            .targets = targets.data(),
+            .window = window,
             .unit = unit};
   }
 

@@ -25,11 +25,12 @@ TEST(DescribeTensors, Gpt2_HasHuggingFaceNamesInForwardOrder) {
   ModelConfig model = TinyGpt2();
   model.layers = 1;
   const TransformerTensors tensors = DescribeTensors(model);
-  EXPECT_THAT(Names(tensors),
-              ElementsAre("wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.0.ln_1.bias", "h.0.attn.c_attn.weight",
-                          "h.0.attn.c_attn.bias", "h.0.attn.c_proj.weight", "h.0.attn.c_proj.bias", "h.0.ln_2.weight",
-                          "h.0.ln_2.bias", "h.0.mlp.c_fc.weight", "h.0.mlp.c_fc.bias", "h.0.mlp.c_proj.weight",
-                          "h.0.mlp.c_proj.bias", "ln_f.weight", "ln_f.bias"));
+  EXPECT_THAT(
+      Names(tensors),
+      ElementsAre("wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.0.ln_1.bias", "h.0.attn.c_attn.weight",
+                  "h.0.attn.c_attn.bias", "h.0.attn.c_proj.weight", "h.0.attn.c_proj.bias", "h.0.ln_2.weight",
+                  "h.0.ln_2.bias", "h.0.mlp.c_fc.weight", "h.0.mlp.c_fc.bias", "h.0.mlp.c_proj.weight",
+                  "h.0.mlp.c_proj.bias", "ln_f.weight", "ln_f.bias"));
   EXPECT_THAT(tensors.shapes[4].shape, ElementsAre(8, 24));
   EXPECT_THAT(tensors.shapes[10].shape, ElementsAre(8, 20));
 }
@@ -38,14 +39,15 @@ TEST(DescribeTensors, Llama_HasHuggingFaceNamesInForwardOrder) {
   ModelConfig model = TinyLlama();
   model.layers = 1;
   const TransformerTensors tensors = DescribeTensors(model);
-  EXPECT_THAT(Names(tensors),
-              ElementsAre("model.embed_tokens.weight", "model.layers.0.input_layernorm.weight",
-                          "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.q_proj.bias",
-                          "model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.k_proj.bias",
-                          "model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.v_proj.bias",
-                          "model.layers.0.self_attn.o_proj.weight", "model.layers.0.post_attention_layernorm.weight",
-                          "model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.up_proj.weight",
-                          "model.layers.0.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"));
+  EXPECT_THAT(
+      Names(tensors),
+      ElementsAre("model.embed_tokens.weight", "model.layers.0.input_layernorm.weight",
+                  "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.q_proj.bias",
+                  "model.layers.0.self_attn.k_proj.weight", "model.layers.0.self_attn.k_proj.bias",
+                  "model.layers.0.self_attn.v_proj.weight", "model.layers.0.self_attn.v_proj.bias",
+                  "model.layers.0.self_attn.o_proj.weight", "model.layers.0.post_attention_layernorm.weight",
+                  "model.layers.0.mlp.gate_proj.weight", "model.layers.0.mlp.up_proj.weight",
+                  "model.layers.0.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"));
   EXPECT_THAT(tensors.shapes[4].shape, ElementsAre(8, 16));
   EXPECT_THAT(tensors.shapes[12].shape, ElementsAre(16, 12));
 }

@@ -55,10 +55,13 @@ TEST_P(TransformerTest, ComputeUnit_AnyTensor_GradientIsSlopeOfLoss) {
     for (int64_t i = 0; i < tensor.elements; i += 1 + tensor.elements / 4) {
       const int64_t element = tensor.arena_offset + i;
       const float at = model.parameters[element], step = 0x1p-7f;
-      auto change = [&](float distance) { return loss_at(element, at + distance) - loss_at(element, at - distance); };
+      auto change = [&](float distance) {
+        return loss_at(element, at + distance) - loss_at(element, at - distance);
+      };
       // Fourth-order central difference.
       const double slope = (8 * change(step) - change(2 * step)) / (12 * step);
-      EXPECT_NEAR(sink.gradient[element], slope, 1e-3 * std::max(1.0, std::abs(slope))) << tensor.name << " " << i;
+      EXPECT_NEAR(sink.gradient[element], slope, 1e-3 * std::max(1.0, std::abs(slope)))
+          << tensor.name << " " << i;
     }
   }
 }
@@ -172,7 +175,8 @@ TEST_P(TransformerTest, NextTokenLogits_AnyPosition_GivesLossOfThatPosition) {
     for (float logit : logits) sum += std::exp(logit);
     TestUnit only = unit;
     for (int64_t j = 0; j < 5; ++j) only.targets[j] = j == i ? unit.targets[j] : -1;
-    EXPECT_NEAR(std::log(sum) - logits[unit.targets[i]], model.engine->EvaluateUnit(only.Input())->loss_sum, 1e-5);
+    EXPECT_NEAR(std::log(sum) - logits[unit.targets[i]], model.engine->EvaluateUnit(only.Input())->loss_sum,
+                1e-5);
   }
 }
 

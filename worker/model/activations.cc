@@ -6,8 +6,8 @@ namespace accrue {
 namespace {
 
 constexpr int64_t kAlignmentBytes = 64;
-// About this much of binary32 logits at a time, but enough rows to keep the head's products efficient: the weight
-// and its gradient are read once per chunk.
+// About this much of binary32 logits at a time, but enough rows to keep the head's products efficient: the
+// weight and its gradient are read once per chunk.
 constexpr int64_t kLogitsBytes = int64_t{32} << 20;
 constexpr int64_t kLeastHeadRows = 256;
 constexpr int64_t kHeadRowsMultiple = 64;
@@ -36,8 +36,8 @@ int64_t HeadRows(int64_t vocabulary, int64_t rows) {
 
 }  // namespace
 
-ActivationPlan PlanActivations(const ModelConfig& model, DType precision, int64_t batch, int64_t sequence_length,
-                               bool training) {
+ActivationPlan PlanActivations(const ModelConfig& model, DType precision, int64_t batch,
+                               int64_t sequence_length, bool training) {
   const int64_t rows = batch * sequence_length, element = SizeOf(precision);
   const int64_t heads_width = model.heads * model.HeadSize();
   const int64_t stream = rows * model.width * element;

@@ -63,17 +63,20 @@ absl::Status ValidateModelConfig(const ModelConfig& c) {
   if (c.heads % c.kv_heads != 0) {
     return Wrong("kv_heads", absl::StrCat(c.kv_heads), absl::StrCat("a divisor of heads, ", c.heads));
   }
-  const double matrices = c.layers * (1.0 * c.width * c.HeadSize() * (2.0 * c.heads + 2.0 * c.kv_heads) +
-                                      (c.architecture == Architecture::kLlama ? 3.0 : 2.0) * c.width * c.hidden);
+  const double matrices =
+      c.layers * (1.0 * c.width * c.HeadSize() * (2.0 * c.heads + 2.0 * c.kv_heads) +
+                  (c.architecture == Architecture::kLlama ? 3.0 : 2.0) * c.width * c.hidden);
   if (const double parameters = matrices + 2.0 * c.vocabulary * c.width; parameters > kMostParameters) {
     return absl::InvalidArgumentError(absl::StrCat("the model's sizes make ", parameters,
                                                    " parameters; expected at most ", kMostParameters));
   }
-  if (!(c.dropout >= 0 && c.dropout < 1)) return Wrong("dropout", absl::StrCat(c.dropout), "0 <= dropout < 1");
+  if (!(c.dropout >= 0 && c.dropout < 1))
+    return Wrong("dropout", absl::StrCat(c.dropout), "0 <= dropout < 1");
   ACCRUE_RETURN_IF_ERROR(CheckPositive("norm_epsilon", c.norm_epsilon));
   if (c.architecture == Architecture::kLlama) return CheckRope(c);
   if (c.kv_heads != c.heads) {
-    return Wrong("kv_heads", absl::StrCat(c.kv_heads), absl::StrCat("heads, ", c.heads, ": gpt2 has no grouped queries"));
+    return Wrong("kv_heads", absl::StrCat(c.kv_heads),
+                 absl::StrCat("heads, ", c.heads, ": gpt2 has no grouped queries"));
   }
   if (c.HeadSize() * c.heads != c.width) {
     return Wrong("head_size", absl::StrCat(c.head_size), "width / heads in gpt2");

@@ -7,8 +7,8 @@
 
 namespace accrue {
 
-// kGpt2: LayerNorm, learned positions, GELU. kLlama: RMSNorm, rotary positions, SwiGLU, grouped queries (Llama,
-// Mistral, Qwen2).
+// kGpt2: LayerNorm, learned positions, GELU. kLlama: RMSNorm, rotary positions, SwiGLU, grouped queries
+// (Llama, Mistral, Qwen2).
 enum class Architecture { kGpt2, kLlama };
 
 enum class RopeScalingKind { kNone, kLinear, kLlama3 };

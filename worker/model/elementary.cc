@@ -56,10 +56,14 @@ SineCosine PortableSineCosine(double turns) {
   }
   sine *= x;
   switch (quadrant & 3) {
-    case 0: return {.sine = sine, .cosine = cosine};
-    case 1: return {.sine = cosine, .cosine = -sine};
-    case 2: return {.sine = -sine, .cosine = -cosine};
-    default: return {.sine = -cosine, .cosine = sine};
+    case 0:
+      return {.sine = sine, .cosine = cosine};
+    case 1:
+      return {.sine = cosine, .cosine = -sine};
+    case 2:
+      return {.sine = -sine, .cosine = -cosine};
+    default:
+      return {.sine = -cosine, .cosine = sine};
   }
 }
 

@@ -1,6 +1,6 @@
-// log, exp, sine and cosine from IEEE add, multiply and divide only, so that initial parameters and rotary tables have
-// the same bits on every machine, whatever its libm. docs/numerics.md, section 3. Errors are a few units in the last
-// place of binary64.
+// log, exp, sine and cosine from IEEE add, multiply and divide only, so that initial parameters and rotary
+// tables have the same bits on every machine, whatever its libm. docs/numerics.md, section 3. Errors are a
+// few units in the last place of binary64.
 #pragma once
 
 namespace accrue {

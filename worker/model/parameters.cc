@@ -63,8 +63,8 @@ class Describer {
 
   LayerTensors Gpt2Layer(int64_t i) {
     const std::string prefix = absl::StrCat("h.", i, ".");
-    // Projections into the residual stream start smaller, so that its variance does not grow with depth (GPT-2 paper,
-    // section 2.3, as Hugging Face has it).
+    // Projections into the residual stream start smaller, so that its variance does not grow with depth
+    // (GPT-2 paper, section 2.3, as Hugging Face has it).
     const double residual = kDeviation / std::sqrt(2.0 * static_cast<double>(c_.layers));
     LayerTensors layer;
     layer.attention_norm = LayerNorm(prefix + "ln_1");
@@ -104,8 +104,8 @@ double Uniform(uint32_t high, uint32_t low) {
 void FillNormal(uint64_t seed, uint32_t name_hash, double deviation, int64_t elements, float* values) {
   for (int64_t e = 0; e < elements; e += 2) {
     const uint64_t pair = static_cast<uint64_t>(e) / 2;
-    const PhiloxBlock block = Philox4x32(
-        {static_cast<uint32_t>(pair), static_cast<uint32_t>(pair >> 32), name_hash, 0}, seed);
+    const PhiloxBlock block =
+        Philox4x32({static_cast<uint32_t>(pair), static_cast<uint32_t>(pair >> 32), name_hash, 0}, seed);
     // Box-Muller; the first uniform is moved into (0, 1] for the logarithm.
     const double radius = std::sqrt(-2 * PortableLog(Uniform(block[0], block[1]) + 0x1p-53));
     const SineCosine angle = PortableSineCosine(Uniform(block[2], block[3]));
@@ -120,7 +120,8 @@ TransformerTensors DescribeTensors(const ModelConfig& config) { return Describer
 
 uint32_t NameHash(absl::string_view name) {
   const Hash128 hash = HashBytes(name.data(), name.size());
-  return uint32_t{hash.bytes[0]} << 24 | uint32_t{hash.bytes[1]} << 16 | uint32_t{hash.bytes[2]} << 8 | hash.bytes[3];
+  return uint32_t{hash.bytes[0]} << 24 | uint32_t{hash.bytes[1]} << 16 | uint32_t{hash.bytes[2]} << 8 |
+         hash.bytes[3];
 }
 
 void InitializeArena(const ParameterLayout& layout, const std::vector<InitialValue>& initial, uint64_t seed,

@@ -1,5 +1,5 @@
-// A transformer's parameter tensors: Hugging Face names and shapes in the order in which the forward pass meets them,
-// their initial values, and where each part of the model finds its own.
+// A transformer's parameter tensors: Hugging Face names and shapes in the order in which the forward pass
+// meets them, their initial values, and where each part of the model finds its own.
 //
 // Plain values, immutable once built; thread-safe.
 #pragma once
@@ -36,7 +36,8 @@ struct NormTensors {
 
 struct LayerTensors {
   NormTensors attention_norm;
-  std::vector<LinearTensors> attention_in;  // q, k and v; one of three times the width where they share a matrix
+  std::vector<LinearTensors>
+      attention_in;  // q, k and v; one of three times the width where they share a matrix
   LinearTensors attention_out;
   NormTensors mlp_norm;
   std::vector<LinearTensors> mlp_in;  // gate and up; one matrix before GELU
@@ -44,8 +45,8 @@ struct LayerTensors {
 };
 
 struct TransformerTensors {
-  std::vector<TensorShape> shapes;     // canonical order
-  std::vector<InitialValue> initial;   // one per shape
+  std::vector<TensorShape> shapes;    // canonical order
+  std::vector<InitialValue> initial;  // one per shape
   int token_table = -1;
   int position_table = -1;
   std::vector<LayerTensors> layers;

@@ -7,8 +7,8 @@ namespace {
 
 constexpr double kTwoPi = 6.28318530717958647692528676656;
 
-// Source: Hugging Face's `_compute_llama3_parameters`: long waves are stretched, short ones kept, those between are
-// mixed.
+// Source: Hugging Face's `_compute_llama3_parameters`: long waves are stretched, short ones kept, those
+// between are mixed.
 double Stretch(const RopeScaling& scaling, double frequency) {
   if (scaling.kind == RopeScalingKind::kNone) return frequency;
   if (scaling.kind == RopeScalingKind::kLinear) return frequency / scaling.factor;

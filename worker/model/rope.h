@@ -8,8 +8,8 @@
 
 namespace accrue {
 
-// cosine, sine: [positions, head_size / 2] of position x frequency, frequency i = theta^(-2i / head_size), stretched as
-// config.rope_scaling says (Hugging Face's `linear` and `llama3`).
+// cosine, sine: [positions, head_size / 2] of position x frequency, frequency i = theta^(-2i / head_size),
+// stretched as config.rope_scaling says (Hugging Face's `linear` and `llama3`).
 struct RopeTables {
   std::vector<float> cosine;
   std::vector<float> sine;

@@ -1,8 +1,8 @@
 // GPT-2 and Llama-family transformers over a backend's operations: the native engine.
 //
-// Not thread-safe. The backend must outlive the engine, which owns its activations, scratch and bf16 weights; all of
-// that is allocated by CreateTransformer; nothing is while units are computed. Only a prompt for NextTokenLogits that is
-// longer than a unit takes memory of its own for the call.
+// Not thread-safe. The backend must outlive the engine, which owns its activations, scratch and bf16 weights;
+// all of that is allocated by CreateTransformer; nothing is while units are computed. Only a prompt for
+// NextTokenLogits that is longer than a unit takes memory of its own for the call.
 #pragma once
 
 #include <cstdint>
@@ -23,10 +23,10 @@ struct TransformerOptions {
   uint64_t seed = 0;              // of dropout
 };
 
-// Tensor names and shapes are Hugging Face's. ComputeUnit takes units of exactly rows x sequence_length; EvaluateUnit
-// takes fewer rows too.
-// INVALID_ARGUMENT for a config or a shape that cannot be, UNIMPLEMENTED for a precision that the backend does not
-// compute in, RESOURCE_EXHAUSTED when memory is short.
-absl::StatusOr<std::unique_ptr<Engine>> CreateTransformer(const TransformerOptions& options, Backend& backend);
+// Tensor names and shapes are Hugging Face's. ComputeUnit takes units of exactly rows x sequence_length;
+// EvaluateUnit takes fewer rows too. INVALID_ARGUMENT for a config or a shape that cannot be, UNIMPLEMENTED
+// for a precision that the backend does not compute in, RESOURCE_EXHAUSTED when memory is short.
+absl::StatusOr<std::unique_ptr<Engine>> CreateTransformer(const TransformerOptions& options,
+                                                          Backend& backend);
 
 }  // namespace accrue
