@@ -4,16 +4,11 @@
 
 #include <cmath>
 
-#include "tests/backend/reference_ops.h"
+#include "tests/golden/golden_backends.h"
 #include "tests/golden/golden_model.h"
 
 namespace accrue {
 namespace {
-
-struct BackendCase {
-  const char* name;
-  std::unique_ptr<Backend> (*create)();
-};
 
 class GoldenGradientTest : public ::testing::TestWithParam<std::tuple<BackendCase, const char*>> {};
 
@@ -71,8 +66,7 @@ TEST_P(GoldenGradientTest, ComputeUnit_GoldenUnit_HasLossAndGradientsOfPyTorch) 
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenGradientTest,
-                         ::testing::Combine(::testing::Values(BackendCase{
-                                                "reference", [] { return CreateReferenceBackend(); }}),
+                         ::testing::Combine(::testing::ValuesIn(GoldenBackends()),
                                             ::testing::Values("gpt2", "gpt2_untied", "gpt2_chunked_head",
                                                               "llama", "qwen2", "llama3_rope")),
                          [](const auto& info) {

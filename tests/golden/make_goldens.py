@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Makes the golden files of the model tests with PyTorch: python3 make_goldens.py [FOLDER]
 
-The models below have the architecture of Hugging Face's GPT-2, Llama and Qwen2, written plainly and run in float64.
-Parameters and tokens come from integer formulas that tests/golden/golden_test.cc repeats, so nothing but results is
-stored: losses, for every gradient tensor its norm and its product with a fixed direction, and ten windows of AdamW as
-docs/numerics.md, section 7, has it.
+The models below have the architecture of Hugging Face's GPT-2, Llama and Qwen2, written plainly and run
+in float64. Parameters and tokens come from integer formulas that tests/golden/golden_test.cc repeats, so
+nothing but results is stored: losses, for every gradient tensor its norm and its product with a fixed
+direction, and ten windows of AdamW as docs/numerics.md, section 7, has it.
 
 Needs PyTorch 1.13 or newer and NumPy; the committed files were made with Debian 12's python3-torch.
 """
@@ -19,27 +19,32 @@ import torch
 import torch.nn.functional as F
 
 MODELS = {
-    "gpt2": dict(architecture="gpt2", vocabulary=97, context=24, layers=3, heads=4, kv_heads=4, head_size=12, width=48,
-                 hidden=192, tie_embeddings=True, qkv_bias=False, norm_epsilon=1e-5, rows=3, sequence_length=20,
-                 windows=10),
-    "gpt2_untied": dict(architecture="gpt2", vocabulary=61, context=9, layers=2, heads=2, kv_heads=2, head_size=16,
-                        width=32, hidden=100, tie_embeddings=False, qkv_bias=False, norm_epsilon=1e-5, rows=2,
-                        sequence_length=9, windows=0),
+    "gpt2": dict(
+        architecture="gpt2", vocabulary=97, context=24, layers=3, heads=4, kv_heads=4, head_size=12,
+        width=48, hidden=192, tie_embeddings=True, qkv_bias=False, norm_epsilon=1e-05, rows=3,
+        sequence_length=20, windows=10),
+    "gpt2_untied": dict(
+        architecture="gpt2", vocabulary=61, context=9, layers=2, heads=2, kv_heads=2, head_size=16,
+        width=32, hidden=100, tie_embeddings=False, qkv_bias=False, norm_epsilon=1e-05, rows=2,
+        sequence_length=9, windows=0),
     # More tokens than the head takes at a time, and than a block of a column sum.
-    "gpt2_chunked_head": dict(architecture="gpt2", vocabulary=33000, context=160, layers=1, heads=2, kv_heads=2,
-                              head_size=8, width=16, hidden=64, tie_embeddings=True, qkv_bias=False,
-                              norm_epsilon=1e-5, rows=2, sequence_length=150, windows=0),
-    "llama": dict(architecture="llama", vocabulary=101, context=32, layers=3, heads=4, kv_heads=2, head_size=12,
-                  width=48, hidden=128, tie_embeddings=False, qkv_bias=False, rope_theta=10000.0, norm_epsilon=1e-6,
-                  rows=3, sequence_length=20, windows=10),
-    "qwen2": dict(architecture="llama", vocabulary=89, context=40, layers=2, heads=6, kv_heads=2, head_size=8,
-                  width=48, hidden=80, tie_embeddings=True, qkv_bias=True, rope_theta=1000000.0, norm_epsilon=1e-6,
-                  rows=2, sequence_length=33, windows=10),
-    "llama3_rope": dict(architecture="llama", vocabulary=53, context=64, layers=2, heads=4, kv_heads=4, head_size=16,
-                        width=32, hidden=48, tie_embeddings=False, qkv_bias=False, rope_theta=100.0,
-                        rope_scaling=dict(kind="llama3", factor=4.0, low_frequency_factor=1.0,
-                                          high_frequency_factor=4.0, original_context=32),
-                        norm_epsilon=1e-5, rows=2, sequence_length=50, windows=0),
+    "gpt2_chunked_head": dict(
+        architecture="gpt2", vocabulary=33000, context=160, layers=1, heads=2, kv_heads=2, head_size=8,
+        width=16, hidden=64, tie_embeddings=True, qkv_bias=False, norm_epsilon=1e-05, rows=2,
+        sequence_length=150, windows=0),
+    "llama": dict(
+        architecture="llama", vocabulary=101, context=32, layers=3, heads=4, kv_heads=2, head_size=12,
+        width=48, hidden=128, tie_embeddings=False, qkv_bias=False, rope_theta=10000.0,
+        norm_epsilon=1e-06, rows=3, sequence_length=20, windows=10),
+    "qwen2": dict(
+        architecture="llama", vocabulary=89, context=40, layers=2, heads=6, kv_heads=2, head_size=8,
+        width=48, hidden=80, tie_embeddings=True, qkv_bias=True, rope_theta=1000000.0, norm_epsilon=1e-06,
+        rows=2, sequence_length=33, windows=10),
+    "llama3_rope": dict(
+        architecture="llama", vocabulary=53, context=64, layers=2, heads=4, kv_heads=4, head_size=16,
+        width=32, hidden=48, tie_embeddings=False, qkv_bias=False, rope_theta=100.0,
+        rope_scaling=dict(kind="llama3", factor=4.0, low_frequency_factor=1.0, high_frequency_factor=4.0,
+        original_context=32), norm_epsilon=1e-05, rows=2, sequence_length=50, windows=0),
 }
 OPTIMIZER = dict(beta1=0.9, beta2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0, learning_rate=3e-3)
 UNITS = 3  # in a window
@@ -191,13 +196,14 @@ def llama_logits(m, p, tokens):
         v = heads(linear(y, h + "self_attn.v_proj"), m["kv_heads"]).repeat_interleave(group, dim=1)
         x = x + linear(attention(q, k, v), h + "self_attn.o_proj")
         y = norm(x, h + "post_attention_layernorm")
-        x = x + linear(F.silu(linear(y, h + "mlp.gate_proj")) * linear(y, h + "mlp.up_proj"), h + "mlp.down_proj")
+        y = F.silu(linear(y, h + "mlp.gate_proj")) * linear(y, h + "mlp.up_proj")
+        x = x + linear(y, h + "mlp.down_proj")
     head = p["model.embed_tokens.weight" if m["tie_embeddings"] else "lm_head.weight"]
     return norm(x, "model.norm") @ head.T
 
 
 def add_unit(m, p, window, unit):
-    """Adds a unit's gradient, of the SUM of its token losses, to .grad; returns that sum and the valid targets."""
+    """Adds a unit's gradient, of the SUM of its token losses, to .grad; returns that sum and the count."""
     tokens, targets = make_unit(m, window, unit)
     logits = (gpt2_logits if m["architecture"] == "gpt2" else llama_logits)(m, p, tokens)
     loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1, reduction="sum")
@@ -245,7 +251,9 @@ def make_golden(m):
 
 
 def main():
-    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")
+    torch.set_num_threads(1)  # so that the files repeat to the last digit
+    here = os.path.dirname(os.path.abspath(__file__))
+    folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "data")
     os.makedirs(folder, exist_ok=True)
     for name, model in MODELS.items():
         with open(os.path.join(folder, name + ".json"), "w") as file:
