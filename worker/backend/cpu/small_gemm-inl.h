@@ -85,8 +85,8 @@ void PackTransposed(const T* from, int64_t from_stride, int64_t rows, int64_t co
   const hn::RepartitionToWide<decltype(d4)> d2;
   const auto scale4 = hn::Set(d4, scale);
   HWY_ALIGN float block[4 * kLanes];
-  int64_t r = 0;
-  for (; r + 4 <= rows; r += 4) {
+  const int64_t whole_rows = rows / 4 * 4;
+  for (int64_t r = 0; r < whole_rows; r += 4) {
     int64_t c = 0;
     for (; c + kLanes <= columns; c += kLanes) {
       for (int i = 0; i < 4; ++i) Store(Load(from + (r + i) * from_stride + c), block + i * kLanes);
@@ -111,7 +111,7 @@ void PackTransposed(const T* from, int64_t from_stride, int64_t rows, int64_t co
       }
     }
   }
-  for (; r < rows; ++r) {
+  for (int64_t r = whole_rows; r < rows; ++r) {
     for (int64_t c = 0; c < columns; ++c) {
       to[c * to_stride + r] = scale * hn::GetLane(LoadN(from + r * from_stride + c, 1));
     }
