@@ -1,0 +1,78 @@
+#include "worker/core/collective_guard.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+
+namespace accrue {
+
+void CollectiveGuard::Observe(const v1::CoordinatorMessage& message) {
+  absl::MutexLock lock(&mutex_);
+  switch (message.message_case()) {
+    case v1::CoordinatorMessage::kAbort:
+      abort_ = message.abort();
+      break;
+    case v1::CoordinatorMessage::kStateSync:
+      newest_sync_ = message.state_sync().communicator();
+      break;
+    case v1::CoordinatorMessage::kRelease:
+      released_ = assigned_;
+      break;
+    case v1::CoordinatorMessage::kRefused:
+      stopped_ = absl::StrCat("refused: ", message.refused().reason());
+      break;
+    case v1::CoordinatorMessage::kAssignJob:
+      ++assigned_;
+      break;
+    default:
+      return;
+  }
+  StopIfOff();
+}
+
+void CollectiveGuard::StopAll(const std::string& reason) {
+  absl::MutexLock lock(&mutex_);
+  stopped_ = reason;
+  StopIfOff();
+}
+
+void CollectiveGuard::BeginJob() {
+  absl::MutexLock lock(&mutex_);
+  ++current_;
+}
+
+absl::Status CollectiveGuard::Enter(Kind kind, const v1::Key& key, const std::string& name,
+                                    Communicator* communicator) {
+  absl::MutexLock lock(&mutex_);
+  ACCRUE_CHECK(!active_);
+  Operation operation{kind, key, name, communicator};
+  if (std::string reason = WhyOff(operation); !reason.empty()) return absl::AbortedError(reason);
+  if (communicator != nullptr) active_ = std::move(operation);
+  return absl::OkStatus();
+}
+
+void CollectiveGuard::Leave() {
+  absl::MutexLock lock(&mutex_);
+  active_.reset();
+}
+
+std::string CollectiveGuard::WhyOff(const Operation& operation) const {
+  if (!stopped_.empty()) return stopped_;
+  if (released_ >= current_ || assigned_ > current_) return "the worker is released from the job";
+  if (operation.kind == Kind::kStateSync) {
+    if (newest_sync_ == operation.name) return "";
+    return absl::StrCat("state sync \"", operation.name, "\" is replaced by \"", newest_sync_, "\"");
+  }
+  // A void attempt is never tried again under its number; the epoch may have been raised since its seal.
+  if (abort_ && abort_->key().job_id() == operation.key.job_id() && abort_->key().timeline() == operation.key.timeline() &&
+      abort_->key().window() == operation.key.window() && abort_->key().attempt() == operation.key.attempt() &&
+      abort_->key().epoch() >= operation.key.epoch()) {
+    return absl::StrCat("aborted: ", abort_->reason());
+  }
+  return "";
+}
+
+void CollectiveGuard::StopIfOff() {
+  if (active_ && !WhyOff(*active_).empty()) active_->communicator->Abort();
+}
+
+}  // namespace accrue

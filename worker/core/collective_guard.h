@@ -1,0 +1,60 @@
+// Lets the thread that receives messages stop the collective operation that the compute thread is in.
+//
+// Thread-safe. The compute thread brackets each use of a communicator with Enter and Leave; between them the guard may
+// call its Abort. An abort that arrives before its operation begins is remembered, so the operation never begins.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "accrue/v1/worker.pb.h"
+#include "worker/collective/collective.h"
+
+namespace accrue {
+
+class CollectiveGuard {
+ public:
+  enum class Kind { kReduce, kStateSync };
+
+  // ---- of the receiving thread ----
+  // Looks at every message on its way to the inbox: Abort stops the reduce that it names, a StateSync the one before
+  // it, Release or a further AssignJob everything of the job before.
+  void Observe(const v1::CoordinatorMessage& message);
+  // From now on, every operation is stopped (the link is lost).
+  void StopAll(const std::string& reason);
+
+  // ---- of the compute thread ----
+  // What follows belongs to the next AssignJob.
+  void BeginJob();
+  // ABORTED if the operation of this key and communicator's name is called off already. Else the communicator is
+  // aborted when that happens, until Leave. A null communicator only asks.
+  absl::Status Enter(Kind kind, const v1::Key& key, const std::string& name, Communicator* communicator);
+  void Leave();
+
+ private:
+  struct Operation {
+    Kind kind = Kind::kReduce;
+    v1::Key key;
+    std::string name;
+    Communicator* communicator = nullptr;
+  };
+
+  // Empty: goes on. Else why not.
+  std::string WhyOff(const Operation& operation) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void StopIfOff() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  absl::Mutex mutex_;
+  std::optional<Operation> active_ ABSL_GUARDED_BY(mutex_);
+  std::optional<v1::Abort> abort_ ABSL_GUARDED_BY(mutex_);  // the newest
+  std::string newest_sync_ ABSL_GUARDED_BY(mutex_);         // its communicator's name
+  std::string stopped_ ABSL_GUARDED_BY(mutex_);             // why all is stopped; empty: it is not
+  // Assignments are counted, since the receiving thread is ahead of the compute thread.
+  int64_t assigned_ ABSL_GUARDED_BY(mutex_) = 0;  // seen by the receiving thread
+  int64_t released_ ABSL_GUARDED_BY(mutex_) = 0;  // of these, up to which a Release has ended them
+  int64_t current_ ABSL_GUARDED_BY(mutex_) = 0;   // which the compute thread is at
+};
+
+}  // namespace accrue

@@ -1,0 +1,181 @@
+#include "worker/core/reducer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+
+namespace accrue {
+namespace {
+
+// Of a broadcast, so that an abort is never far away.
+constexpr size_t kSyncChunkBytes = size_t{16} << 20;
+
+// What goes ahead of a state. All fields are int64 in the machine's order: members share a numeric class.
+struct StateHeader {
+  int64_t format = 1;
+  int64_t window = 0;
+  int64_t steps = 0;
+  int64_t exponents = 0;  // how many follow
+  int64_t arrays = 0;
+  int64_t elements = 0;  // of all arrays
+};
+
+absl::Status BroadcastInChunks(Communicator& communicator, void* data, size_t size_bytes, int root) {
+  for (size_t offset = 0; offset < size_bytes; offset += kSyncChunkBytes) {
+    ACCRUE_RETURN_IF_ERROR(communicator.Broadcast(static_cast<char*>(data) + offset,
+                                                  std::min(kSyncChunkBytes, size_bytes - offset), root));
+  }
+  return absl::OkStatus();
+}
+
+// Between Enter and Leave of a guard.
+class Guarded {
+ public:
+  Guarded(CollectiveGuard& guard, CollectiveGuard::Kind kind, const v1::Key& key, const std::string& name,
+          Communicator& communicator)
+      : guard_(guard), status_(guard.Enter(kind, key, name, &communicator)) {}
+  ~Guarded() {
+    if (status_.ok()) guard_.Leave();
+  }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  CollectiveGuard& guard_;
+  absl::Status status_;
+};
+
+}  // namespace
+
+absl::StatusOr<int> Reducer::RankOf(int64_t incarnation, const std::vector<int64_t>& members) const {
+  const auto found = std::find(members.begin(), members.end(), incarnation);
+  if (found == members.end()) {
+    return absl::InvalidArgumentError(absl::StrCat("incarnation ", incarnation, " is not among the ", members.size(),
+                                                   " members of the communicator"));
+  }
+  return static_cast<int>(found - members.begin());
+}
+
+absl::StatusOr<std::unique_ptr<Communicator>> Reducer::Meet(CollectiveGuard::Kind kind, const v1::Key& key,
+                                                            const std::string& name, int rank, int size) {
+  ACCRUE_RETURN_IF_ERROR(guard_.Enter(kind, key, name, nullptr));
+  return collectives_.Form(name, rank, size, deadline_ms_);
+}
+
+absl::Status Reducer::Reduce(const v1::Seal& seal, const std::vector<uint64_t>& own_checksums, Job& job) {
+  final_buckets_ = 0;
+  const std::vector<int64_t> members(seal.members().begin(), seal.members().end());
+  ACCRUE_ASSIGN_OR_RETURN(const int rank, RankOf(seal.key().incarnation(), members));
+  if (communicator_ == nullptr || name_ != seal.communicator()) {
+    communicator_.reset();
+    name_ = seal.communicator();
+    ACCRUE_ASSIGN_OR_RETURN(communicator_, Meet(CollectiveGuard::Kind::kReduce, seal.key(), name_, rank,
+                                                static_cast<int>(members.size())));
+  }
+  absl::Status status;
+  {
+    Guarded guarded(guard_, CollectiveGuard::Kind::kReduce, seal.key(), name_, *communicator_);
+    status = guarded.status().ok() ? ReduceBuckets(seal, own_checksums, job) : guarded.status();
+  }
+  if (!status.ok()) communicator_.reset();
+  return status;
+}
+
+absl::Status Reducer::ReduceBuckets(const v1::Seal& seal, const std::vector<uint64_t>& own_checksums, Job& job) {
+  const bool exact = job.accumulator->mode() == AccumulationMode::kExact;
+  const int buckets = static_cast<int>(job.engine->layout().buckets().size());
+  if (exact && seal.bucket_checksums_size() != buckets) {
+    return absl::InvalidArgumentError(absl::StrCat("the seal has ", seal.bucket_checksums_size(),
+                                                   " bucket checksums; the layout has ", buckets, " buckets"));
+  }
+  const bool alone = communicator_->size() == 1;
+  for (int bucket = 0; bucket < buckets; ++bucket) {
+    if (!alone) ACCRUE_RETURN_IF_ERROR(ReduceBucket(bucket, job));
+    if (exact) {
+      const uint64_t found =
+          alone ? own_checksums[bucket] : job.accumulator->StagingChecksum(bucket, staging_->as<int64_t>());
+      if (found != seal.bucket_checksums(bucket)) {
+        return absl::DataLossError(absl::StrCat("bucket ", bucket, " of window ", seal.key().window(),
+                                                " was reduced to checksum ", absl::Hex(found, absl::kZeroPad16),
+                                                "; its units add up to ",
+                                                absl::Hex(seal.bucket_checksums(bucket), absl::kZeroPad16)));
+      }
+    }
+    if (!alone) {
+      const int64_t elements = job.engine->layout().buckets()[bucket].elements;
+      void* sums = exact ? static_cast<void*>(job.accumulator->ExactBucket(bucket)) : job.accumulator->FastBucket(bucket);
+      job.backend->Copy(sums, staging_->data(), elements * (exact ? sizeof(int64_t) : sizeof(float)));
+    }
+    job.accumulator->MarkFinal(bucket);
+    ++final_buckets_;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Reducer::ReduceBucket(int bucket, Job& job) {
+  if (staging_ == nullptr) {
+    int64_t largest = 0;
+    for (const Bucket& info : job.engine->layout().buckets()) largest = std::max(largest, info.elements);
+    ACCRUE_ASSIGN_OR_RETURN(staging_, job.backend->Allocate(static_cast<size_t>(largest) * sizeof(int64_t)));
+  }
+  const int64_t elements = job.engine->layout().buckets()[bucket].elements;
+  job.backend->Synchronize();
+  if (job.accumulator->mode() == AccumulationMode::kExact) {
+    return communicator_->AllReduce(job.accumulator->ExactBucket(bucket), staging_->as<int64_t>(), elements);
+  }
+  return communicator_->AllReduce(job.accumulator->FastBucket(bucket), staging_->as<float>(), elements);
+}
+
+absl::Status Reducer::SyncState(const v1::StateSync& sync, Job& job) {
+  constexpr auto kKind = CollectiveGuard::Kind::kStateSync;
+  const std::vector<int64_t> members(sync.members().begin(), sync.members().end());
+  ACCRUE_ASSIGN_OR_RETURN(const int rank, RankOf(sync.key().incarnation(), members));
+  ACCRUE_ASSIGN_OR_RETURN(const int root, RankOf(sync.source(), members));
+  ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator,
+                          Meet(kKind, sync.key(), sync.communicator(), rank, static_cast<int>(members.size())));
+  Guarded guarded(guard_, kKind, sync.key(), sync.communicator(), *communicator);
+  if (!guarded.status().ok()) return guarded.status();
+  return CopyState(*communicator, root, job);
+}
+
+absl::Status Reducer::CopyState(Communicator& communicator, int root, Job& job) {
+  TrainingState& state = *job.state;
+  const bool sends = communicator.rank() == root;
+  StateHeader own{.window = state.window(),
+                  .steps = state.steps(),
+                  .exponents = static_cast<int64_t>(state.exponents().size()),
+                  .arrays = static_cast<int64_t>(state.arrays().size())};
+  int64_t largest = 0;
+  for (const StateArray& array : state.arrays()) {
+    own.elements += array.elements;
+    largest = std::max(largest, array.elements);
+  }
+  StateHeader header = own;
+  ACCRUE_RETURN_IF_ERROR(communicator.Broadcast(&header, sizeof(header), root));
+  const int64_t tensors = static_cast<int64_t>(job.engine->layout().tensors().size());
+  if (header.format != own.format || header.arrays != own.arrays || header.elements != own.elements ||
+      (header.exponents != 0 && header.exponents != tensors)) {
+    return absl::InvalidArgumentError(absl::StrCat("the source's state has ", header.arrays, " arrays of ",
+                                                   header.elements, " elements and ", header.exponents,
+                                                   " exponents; here are ", own.arrays, " arrays of ", own.elements,
+                                                   " elements and ", tensors, " tensors"));
+  }
+  std::vector<int> exponents = state.exponents();
+  exponents.resize(static_cast<size_t>(header.exponents));
+  ACCRUE_RETURN_IF_ERROR(BroadcastInChunks(communicator, exponents.data(), exponents.size() * sizeof(int), root));
+  std::vector<float> values(static_cast<size_t>(largest));
+  for (int index = 0; index < static_cast<int>(state.arrays().size()); ++index) {
+    if (sends) state.ReadArray(index, values.data());
+    const size_t size_bytes = static_cast<size_t>(state.arrays()[index].elements) * sizeof(float);
+    ACCRUE_RETURN_IF_ERROR(BroadcastInChunks(communicator, values.data(), size_bytes, root));
+    if (!sends) state.WriteArray(index, values.data());
+  }
+  if (!sends) {
+    state.SetProgress(header.window, header.steps, exponents);
+    job.engine->ParametersChanged();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace accrue

@@ -1,0 +1,55 @@
+// Turns the accumulator's own sums into the sums over all members of a seal; and copies a state from one member to
+// others. The communicator of an epoch is formed at its first reduce and kept.
+//
+// Not thread-safe: of the compute thread. What it refers to must outlive it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "accrue/v1/worker.pb.h"
+#include "worker/collective/collective.h"
+#include "worker/core/collective_guard.h"
+#include "worker/core/job.h"
+
+namespace accrue {
+
+class Reducer {
+ public:
+  // deadline_ms bounds a meeting of members, and each wait for progress.
+  Reducer(CollectiveFactory& collectives, CollectiveGuard& guard, int64_t deadline_ms)
+      : collectives_(collectives), guard_(guard), deadline_ms_(deadline_ms) {}
+
+  // All buckets of the job's accumulator become final, or an error says why not: ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED
+  // and CANCELLED of the members and the coordinator; DATA_LOSS for sums that do not have the seal's checksums;
+  // INVALID_ARGUMENT for a seal that cannot be followed. own_checksums: of the accumulator as it is (exact mode).
+  absl::Status Reduce(const v1::Seal& seal, const std::vector<uint64_t>& own_checksums, Job& job);
+  int64_t final_buckets() const { return final_buckets_; }  // of the last Reduce
+
+  // Sends or receives the state. Codes as above; INVALID_ARGUMENT too for a state of another layout. After an error the
+  // receiver's state is void.
+  absl::Status SyncState(const v1::StateSync& sync, Job& job);
+
+ private:
+  absl::StatusOr<int> RankOf(int64_t incarnation, const std::vector<int64_t>& members) const;
+  absl::StatusOr<std::unique_ptr<Communicator>> Meet(CollectiveGuard::Kind kind, const v1::Key& key,
+                                                     const std::string& name, int rank, int size);
+  absl::Status ReduceBuckets(const v1::Seal& seal, const std::vector<uint64_t>& own_checksums, Job& job);
+  absl::Status ReduceBucket(int bucket, Job& job);
+  absl::Status CopyState(Communicator& communicator, int root, Job& job);
+
+  CollectiveFactory& collectives_;
+  CollectiveGuard& guard_;
+  const int64_t deadline_ms_;
+
+  std::unique_ptr<Communicator> communicator_;  // of `name_`; null before the first and after a failure
+  std::string name_;
+  std::unique_ptr<DeviceBuffer> staging_;  // one bucket
+  int64_t final_buckets_ = 0;
+};
+
+}  // namespace accrue

@@ -1,0 +1,268 @@
+// What the coordinator's messages do to a WindowRunner.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/log.h"
+#include "common/status.h"
+#include "worker/core/keys.h"
+#include "worker/core/window_runner.h"
+
+namespace accrue {
+namespace {
+
+// Plans come one window ahead.
+constexpr int64_t kMostWindowsAhead = 1;
+constexpr int64_t kMostUnits = int64_t{1} << 24;
+
+template <typename Ranges>
+bool RangesMakeSense(const Ranges& ranges) {
+  for (const v1::UnitRange& range : ranges) {
+    if (range.first() < 0 || range.count() < 1 || range.first() > kMostUnits || range.count() > kMostUnits) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::optional<RunEnd> WindowRunner::Handle(InboxEvent& event) {
+  if (auto* lost = std::get_if<LinkLost>(&event)) return RunEnd{.kind = RunEnd::Kind::kLinkLost, .reason = lost->reason};
+  if (auto* drain = std::get_if<DrainRequested>(&event)) {
+    v1::WorkerMessage message;
+    message.mutable_leaving()->set_reason(drain->reason);
+    context_.link.Send(std::move(message));
+    return std::nullopt;
+  }
+  return HandleMessage(std::get<v1::CoordinatorMessage>(event));
+}
+
+std::optional<RunEnd> WindowRunner::HandleMessage(v1::CoordinatorMessage& message) {
+  absl::Status status;
+  switch (message.message_case()) {
+    case v1::CoordinatorMessage::kProbe:
+      status = OnProbe(message.probe());
+      break;
+    case v1::CoordinatorMessage::kPlan:
+      OnPlan(message.plan());
+      break;
+    case v1::CoordinatorMessage::kSeal:
+      status = OnSeal(message.seal());
+      break;
+    case v1::CoordinatorMessage::kReplay:
+      OnReplay(message.replay());
+      break;
+    case v1::CoordinatorMessage::kCommit:
+      status = OnCommit(message.commit());
+      break;
+    case v1::CoordinatorMessage::kAbort:
+      OnAbort(message.abort());
+      break;
+    case v1::CoordinatorMessage::kStateSync:
+      OnStateSync(message.state_sync());
+      break;
+    case v1::CoordinatorMessage::kCheckpointNow:
+      OnCheckpointNow(message.checkpoint_now());
+      break;
+    case v1::CoordinatorMessage::kAssignJob:
+      return RunEnd{.kind = RunEnd::Kind::kReassigned,
+                    .reason = "assigned anew",
+                    .next = std::move(*message.mutable_assign_job())};
+    case v1::CoordinatorMessage::kRelease:
+      if (message.release().key().job_id() != assigned_.job_id()) {
+        LogWarning("a release of another job is refused", {{"key", KeyToString(message.release().key())}});
+        break;
+      }
+      return RunEnd{.kind = RunEnd::Kind::kReleased,
+                    .reason = message.release().reason(),
+                    .shut_down = message.release().shut_down()};
+    case v1::CoordinatorMessage::kRefused:
+      return RunEnd{.kind = RunEnd::Kind::kRefused,
+                    .reason = message.refused().reason(),
+                    .rejoin = message.refused().rejoin()};
+    case v1::CoordinatorMessage::kWelcome:
+    case v1::CoordinatorMessage::MESSAGE_NOT_SET:
+      LogWarning("a message that makes no sense within a job is refused", {});
+      break;
+  }
+  if (!status.ok()) return Fail(status);
+  return std::nullopt;
+}
+
+// The largest gradients of unit 0, from which the first window's exponents follow.
+absl::Status WindowRunner::OnProbe(const v1::Probe& probe) {
+  if (Refuse("probe", probe.key())) return absl::OkStatus();
+  const int64_t begin_ns = Now();
+  const UnitInput input = job_.units->Training({.window = 0, .unit = 0});
+  job_.accumulator->BeginProbe();
+  ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, *job_.accumulator));
+  const UnitStats stats = job_.accumulator->FinishUnit();
+
+  v1::WorkerMessage message;
+  v1::UnitReports& reports = *message.mutable_unit_reports();
+  *reports.mutable_key() = probe.key();
+  reports.set_probe(true);
+  v1::UnitReport& report = *reports.add_reports();
+  report.set_loss_sum(loss.loss_sum);
+  report.set_valid_tokens(loss.valid_tokens);
+  report.set_non_finite(stats.non_finite);
+  report.mutable_max_exponents()->Assign(stats.max_exponents.begin(), stats.max_exponents.end());
+  report.set_compute_ns(Now() - begin_ns);
+  context_.link.Send(std::move(message));
+  return absl::OkStatus();
+}
+
+void WindowRunner::OnPlan(const v1::Plan& plan) {
+  if (Refuse("plan", plan.key())) return;
+  const int64_t window = plan.key().window();
+  if (window > job_.state->window() + kMostWindowsAhead || !RangesMakeSense(plan.units()) ||
+      !RangesMakeSense(plan.evaluation_units())) {
+    LogWarning("a plan too far ahead, or of impossible units, is refused", {{"key", KeyToString(plan.key())}});
+    return;
+  }
+  auto [found, is_new] = shares_.try_emplace(window);
+  WindowShare& share = found->second;
+  if (!is_new && plan.key().attempt() > share.key.attempt()) {
+    if (window == job_.state->window()) reporter_.Discard();
+    share.StartOver(plan.key());
+  } else if (!is_new && (plan.key().attempt() < share.key.attempt() || share.failed)) {
+    LogInfo("a plan of a void attempt is refused", {{"key", KeyToString(plan.key())}});
+    return;
+  }
+  share.Take(plan);
+  ExpectUnits();
+}
+
+void WindowRunner::OnReplay(const v1::Replay& replay) {
+  if (Refuse("replay", replay.key())) return;
+  LogInfo("window is computed again", {{"window", replay.key().window()}, {"reason", replay.reason()}});
+  const auto found = shares_.find(replay.key().window());
+  if (found == shares_.end() || replay.key().attempt() <= found->second.key.attempt()) return;
+  reporter_.Discard();
+  held_seal_.reset();
+  found->second.StartOver(replay.key());
+}
+
+absl::Status WindowRunner::OnSeal(const v1::Seal& seal) {
+  if (Refuse("seal", seal.key())) return absl::OkStatus();
+  const WindowShare* share = CurrentShare();
+  if (seal.key().window() != job_.state->window() || share == nullptr || share->failed || share->is_void ||
+      share->key.attempt() != seal.key().attempt() || !share->computed) {
+    SendReduceFailed(seal.key(), absl::FailedPreconditionError(
+                                     "this worker's units of that attempt are not all in its accumulator"));
+    return absl::OkStatus();
+  }
+  if (awaits_commit_) {
+    held_seal_ = seal;
+    return absl::OkStatus();
+  }
+  return ActOnSeal(seal);
+}
+
+absl::Status WindowRunner::OnCommit(const v1::Commit& commit) {
+  if (!awaits_commit_ || commit.key().window() + 1 != job_.state->window() ||
+      commit.key().timeline() != assigned_.timeline()) {
+    LogInfo("a commit of another window is refused", {{"key", KeyToString(commit.key())}});
+    return absl::OkStatus();
+  }
+  if (commit.digest() != stepped_digest_) {
+    return absl::DataLossError(absl::StrCat("window ", commit.key().window(), " committed with digest ",
+                                            commit.digest(), "; here it is ", stepped_digest_,
+                                            ": this worker's computation cannot be trusted"));
+  }
+  awaits_commit_ = false;
+  if (!held_seal_) return absl::OkStatus();
+  const v1::Seal seal = *std::exchange(held_seal_, std::nullopt);
+  return ActOnSeal(seal);
+}
+
+// The guard has stopped the reduce, whose failure was answered; a seal that still waits is answered here.
+void WindowRunner::OnAbort(const v1::Abort& abort) {
+  if (!held_seal_ || held_seal_->key().window() != abort.key().window() ||
+      held_seal_->key().attempt() != abort.key().attempt()) {
+    return;
+  }
+  const v1::Seal seal = *std::exchange(held_seal_, std::nullopt);
+  if (WindowShare* share = CurrentShare()) share->failed = true;
+  SendReduceFailed(seal.key(), absl::AbortedError(abort.reason()));
+}
+
+void WindowRunner::OnStateSync(const v1::StateSync& sync) {
+  if (Refuse("state sync", sync.key())) return;
+  reporter_.Flush();
+  const bool receives = sync.source() != sync.key().incarnation();
+  if (receives) {
+    shares_.clear();
+    held_seal_.reset();
+    awaits_commit_ = false;
+    job_.holds_state = false;
+  }
+  if (absl::Status status = reducer_.SyncState(sync, job_); !status.ok()) {
+    SendReduceFailed(sync.key(), status);
+    return;
+  }
+  job_.holds_state = true;
+  v1::WorkerMessage message;
+  *message.mutable_state_synced()->mutable_key() = sync.key();
+  message.mutable_state_synced()->set_digest(job_.state->Digest().Hex());
+  context_.link.Send(std::move(message));
+}
+
+void WindowRunner::OnCheckpointNow(const v1::CheckpointNow& order) {
+  if (Refuse("checkpoint order", order.key())) return;
+  context_.checkpoints.Write(order.key(), order.checkpoint(), *job_.state);
+}
+
+bool WindowRunner::Refuse(const char* what, const v1::Key& key) {
+  const absl::Status status = CheckCurrent(OwnKey(), key);
+  if (status.ok()) return false;
+  LogWarning("a message is refused", {{"message", what}, {"reason", status}});
+  return true;
+}
+
+v1::Key WindowRunner::OwnKey() const {
+  v1::Key key = assigned_;
+  key.set_window(job_.state->window());
+  return key;
+}
+
+void WindowRunner::SendLoaded() {
+  v1::WorkerMessage message;
+  v1::JobLoaded& loaded = *message.mutable_job_loaded();
+  *loaded.mutable_key() = OwnKey();
+  if (job_.holds_state) loaded.set_digest(job_.state->Digest().Hex());
+  for (const TensorInfo& tensor : job_.engine->layout().tensors()) {
+    loaded.add_tensors(tensor.name);
+    loaded.add_tensor_elements(tensor.elements);
+  }
+  loaded.set_buckets(static_cast<int64_t>(job_.engine->layout().buckets().size()));
+  const std::vector<int>& exponents = job_.state->exponents();
+  loaded.mutable_exponents()->Assign(exponents.begin(), exponents.end());
+  context_.link.Send(std::move(message));
+}
+
+void WindowRunner::SendReduceFailed(const v1::Key& key, const absl::Status& status) {
+  LogWarning("a collective operation failed", {{"key", KeyToString(key)}, {"reason", status}});
+  v1::WorkerMessage message;
+  v1::ReduceFailed& failed = *message.mutable_reduce_failed();
+  *failed.mutable_key() = key;
+  failed.set_reason(std::string(status.message()));
+  failed.set_final_buckets(reducer_.final_buckets());
+  context_.link.Send(std::move(message));
+}
+
+RunEnd WindowRunner::Fail(const absl::Status& status) {
+  context_.link.Send(JobFailedMessage(OwnKey(), status));
+  return {.kind = RunEnd::Kind::kFailed, .reason = std::string(status.message())};
+}
+
+v1::WorkerMessage JobFailedMessage(const v1::Key& key, const absl::Status& status) {
+  LogError("the job cannot go on here", {{"job", key.job_id()}, {"reason", status}});
+  v1::WorkerMessage message;
+  v1::JobFailed& failed = *message.mutable_job_failed();
+  *failed.mutable_key() = key;
+  failed.set_status(absl::StatusCodeToString(status.code()));
+  failed.set_reason(std::string(status.message()));
+  failed.set_fatal_for_job(absl::IsInvalidArgument(status));
+  return message;
+}
+
+}  // namespace accrue

@@ -1,0 +1,256 @@
+// A window's life, in its order. runner_messages.cc has what the coordinator's messages do.
+#include "worker/core/window_runner.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/exponents.h"
+#include "common/log.h"
+#include "common/status.h"
+#include "worker/core/keys.h"
+#include "worker/core/resident_memory.h"
+
+namespace accrue {
+namespace {
+
+// Passes gradients on and takes the time that this needs.
+class TimedSink : public GradientSink {
+ public:
+  TimedSink(GradientSink& sink, const Clock& clock) : sink_(sink), clock_(clock) {}
+  void Add(int tensor, const float* gradient) override {
+    const int64_t begin_ns = clock_.SteadyNowNs();
+    sink_.Add(tensor, gradient);
+    spent_ns_ += clock_.SteadyNowNs() - begin_ns;
+  }
+  int64_t spent_ns() const { return spent_ns_; }
+
+ private:
+  GradientSink& sink_;
+  const Clock& clock_;
+  int64_t spent_ns_ = 0;
+};
+
+v1::UnitReport ReportOf(const UnitStats& stats, const UnitLoss& loss, int64_t compute_ns) {
+  v1::UnitReport report;
+  report.set_unit(stats.unit);
+  report.set_loss_sum(loss.loss_sum);
+  report.set_valid_tokens(loss.valid_tokens);
+  report.set_non_finite(stats.non_finite);
+  report.mutable_max_exponents()->Assign(stats.max_exponents.begin(), stats.max_exponents.end());
+  report.mutable_bucket_checksums()->Assign(stats.bucket_checksums.begin(), stats.bucket_checksums.end());
+  report.set_vanished_elements(stats.vanished_elements);
+  report.set_compute_ns(compute_ns);
+  return report;
+}
+
+void AppendRanges(std::vector<int64_t> units, v1::BucketManifest* manifest) {
+  std::sort(units.begin(), units.end());
+  v1::UnitRange* range = nullptr;
+  for (int64_t unit : units) {
+    if (range != nullptr && range->first() + range->count() == unit) {
+      range->set_count(range->count() + 1);
+      continue;
+    }
+    range = manifest->add_units();
+    range->set_first(unit);
+    range->set_count(1);
+  }
+}
+
+}  // namespace
+
+WindowRunner::WindowRunner(const RunnerContext& context, const v1::AssignJob& assignment, Job& job)
+    : context_(context),
+      job_(job),
+      assigned_(assignment.key()),
+      reducer_(context.collectives, context.guard, context.collective_deadline_ms),
+      reporter_(context.link, context.clock) {}
+
+RunEnd WindowRunner::Run() {
+  SendLoaded();
+  while (true) {
+    WindowShare* share = CurrentShare();
+    const bool has_work = share != nullptr && share->HasWork();
+    if (!has_work) reporter_.Flush();
+    std::optional<InboxEvent> event = has_work ? context_.inbox.TryPop() : context_.inbox.Pop();
+    if (event) {
+      if (std::optional<RunEnd> end = Handle(*event)) return *std::move(end);
+    } else if (absl::Status status = Work(); !status.ok()) {
+      return Fail(status);
+    }
+  }
+}
+
+absl::Status WindowRunner::Work() {
+  WindowShare& share = *CurrentShare();
+  ACCRUE_RETURN_IF_ERROR(Begin(share));
+  if (!share.units.empty()) return ComputeUnit(share);
+  if (!share.evaluation_units.empty()) return EvaluateUnit(share);
+  return FinishComputing(share);
+}
+
+absl::Status WindowRunner::Begin(WindowShare& share) {
+  if (share.begun || share.evaluation_only) return absl::OkStatus();
+  const std::vector<int>& exponents = share.exponents.empty() ? job_.state->exponents() : share.exponents;
+  if (job_.accumulator->mode() == AccumulationMode::kExact &&
+      exponents.size() != job_.engine->layout().tensors().size()) {
+    return absl::InternalError(absl::StrCat("window ", share.key.window(), " has ", exponents.size(),
+                                            " exponents for ", job_.engine->layout().tensors().size(), " tensors"));
+  }
+  job_.accumulator->Reset(exponents);
+  share.begun = true;
+  return absl::OkStatus();
+}
+
+absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
+  const int64_t begin_ns = Now();
+  const UnitName name{share.key.window(), share.units.front()};
+  const UnitInput input = job_.units->Training(name);
+  const int64_t read_ns = Now();
+  job_.accumulator->BeginUnit(name.unit);
+  TimedSink sink(*job_.accumulator, context_.clock);
+  ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, sink));
+  const UnitStats stats = job_.accumulator->FinishUnit();
+  const int64_t end_ns = Now();
+
+  share.units.pop_front();
+  share.valid_tokens += loss.valid_tokens;
+  if (job_.accumulator->mode() == AccumulationMode::kExact) AddChecksums(stats.bucket_checksums, share.unit_checksums);
+  v1::PhaseTimes& phases = share.phases;
+  phases.set_data_ns(phases.data_ns() + read_ns - begin_ns);
+  phases.set_accumulate_ns(phases.accumulate_ns() + sink.spent_ns());
+  phases.set_compute_ns(phases.compute_ns() + end_ns - read_ns - sink.spent_ns());
+  reporter_.Add(share.key, ReportOf(stats, loss, end_ns - begin_ns));
+  return absl::OkStatus();
+}
+
+absl::Status WindowRunner::EvaluateUnit(WindowShare& share) {
+  reporter_.Flush();
+  const int64_t begin_ns = Now();
+  const int64_t unit = share.evaluation_units.front();
+  if (job_.validation == nullptr) return absl::InternalError("evaluation units for a job without held-out data");
+  ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->EvaluateUnit(job_.units->Evaluation(unit)));
+  share.evaluation_units.pop_front();
+  share.phases.set_evaluate_ns(share.phases.evaluate_ns() + Now() - begin_ns);
+
+  v1::WorkerMessage message;
+  *message.mutable_evaluation_reports()->mutable_key() = share.key;
+  v1::EvaluationReport& report = *message.mutable_evaluation_reports()->add_reports();
+  report.set_unit(unit);
+  report.set_loss_sum(loss.loss_sum);
+  report.set_valid_tokens(loss.valid_tokens);
+  context_.link.Send(std::move(message));
+  return absl::OkStatus();
+}
+
+// The window's units are in the accumulator: says so, with what proves it.
+absl::Status WindowRunner::FinishComputing(WindowShare& share) {
+  reporter_.Flush();
+  if (job_.accumulator->mode() == AccumulationMode::kExact) {
+    const int buckets = static_cast<int>(job_.engine->layout().buckets().size());
+    share.unit_checksums.resize(buckets);
+    share.own_checksums.clear();
+    for (int bucket = 0; bucket < buckets; ++bucket) {
+      share.own_checksums.push_back(job_.accumulator->BucketChecksum(bucket));
+      if (share.own_checksums[bucket] != share.unit_checksums[bucket]) {
+        return absl::DataLossError(absl::StrCat(
+            "bucket ", bucket, " of window ", share.key.window(), " has checksum ",
+            absl::Hex(share.own_checksums[bucket], absl::kZeroPad16), "; the units that were added to it have ",
+            absl::Hex(share.unit_checksums[bucket], absl::kZeroPad16), ": this worker's memory cannot be trusted"));
+      }
+    }
+  }
+  v1::WorkerMessage message;
+  v1::WindowComputed& computed = *message.mutable_window_computed();
+  *computed.mutable_key() = share.key;
+  computed.set_parameter_hash(job_.state->ParameterHash(job_.engine->ComputeCopy()).Hex());
+  AppendRanges(job_.accumulator->units(), computed.add_buckets());
+  if (share.valid_tokens > 0) computed.set_local_gradient_norm(job_.accumulator->Norm(share.valid_tokens));
+  context_.link.Send(std::move(message));
+  share.computed = true;
+  share.computed_at_ns = Now();
+  return absl::OkStatus();
+}
+
+absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
+  WindowShare& share = *CurrentShare();
+  while (!share.evaluation_units.empty()) ACCRUE_RETURN_IF_ERROR(EvaluateUnit(share));
+  share.phases.set_wait_seal_ns(Now() - share.computed_at_ns);
+  StepOutcome outcome;
+  if (absl::Status status = ReduceAndStep(seal, share, &outcome); !status.ok()) {
+    share.failed = true;
+    SendReduceFailed(seal.key(), status);
+    return absl::OkStatus();  // the coordinator decides what follows
+  }
+  job_.engine->ParametersChanged();
+  awaits_commit_ = true;
+  stepped_digest_ = outcome.digest.Hex();
+
+  v1::WorkerMessage message;
+  v1::Stepped& stepped = *message.mutable_stepped();
+  *stepped.mutable_key() = seal.key();
+  stepped.set_digest(stepped_digest_);
+  stepped.set_gradient_norm(outcome.gradient_norm);
+  stepped.set_clip_coefficient(outcome.clip_coefficient);
+  share.phases.set_checkpoint_ns(std::exchange(checkpoint_ns_, 0));
+  *stepped.mutable_phases() = share.phases;
+  stepped.set_memory_bytes(ResidentMemoryBytes());
+  context_.link.Send(std::move(message));
+
+  shares_.erase(shares_.begin(), shares_.lower_bound(job_.state->window()));
+  ExpectUnits();
+  if (seal.has_checkpoint()) {
+    const int64_t begin_ns = Now();
+    context_.checkpoints.Write(seal.key(), seal.checkpoint(), *job_.state);
+    checkpoint_ns_ = Now() - begin_ns;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& share, StepOutcome* outcome) {
+  const std::vector<int> next_exponents(seal.next_exponents().begin(), seal.next_exponents().end());
+  const bool exact = job_.accumulator->mode() == AccumulationMode::kExact;
+  if (next_exponents.size() != (exact ? job_.engine->layout().tensors().size() : 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("the seal has ", next_exponents.size(), " exponents"));
+  }
+  if (seal.verdict() == v1::VERDICT_SKIP) {
+    const int64_t begin_ns = Now();
+    if (exact) job_.state->SetExponents(next_exponents);
+    *outcome = job_.state->Skip();
+    share.phases.set_step_ns(Now() - begin_ns);
+    return absl::OkStatus();
+  }
+  if (seal.verdict() != v1::VERDICT_REDUCE || seal.valid_tokens() < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("the seal has verdict ", seal.verdict(), " and ",
+                                                   seal.valid_tokens(), " valid tokens"));
+  }
+  const int64_t begin_ns = Now();
+  ACCRUE_RETURN_IF_ERROR(reducer_.Reduce(seal, share.own_checksums, job_));
+  const int64_t reduced_ns = Now();
+  *outcome = job_.state->Step(*job_.accumulator,
+                              {.learning_rate = std::bit_cast<float>(share.scalars.learning_rate_bits()),
+                               .bias_correction1 = std::bit_cast<float>(share.scalars.bias_correction1_bits()),
+                               .bias_correction2 = std::bit_cast<float>(share.scalars.bias_correction2_bits()),
+                               .valid_tokens = seal.valid_tokens(),
+                               .next_exponents = next_exponents});
+  share.phases.set_reduce_ns(reduced_ns - begin_ns);
+  share.phases.set_step_ns(Now() - reduced_ns);
+  return absl::OkStatus();
+}
+
+WindowShare* WindowRunner::CurrentShare() {
+  const auto found = shares_.find(job_.state->window());
+  return found == shares_.end() ? nullptr : &found->second;
+}
+
+void WindowRunner::ExpectUnits() {
+  std::vector<UnitName> names;
+  for (const auto& [window, share] : shares_) {
+    for (int64_t unit : share.units) names.push_back({window, unit});
+  }
+  job_.units->Expect(names);
+}
+
+}  // namespace accrue

@@ -1,0 +1,113 @@
+// A job's windows on this worker, from JobLoaded to Release. docs/life_of_a_window.md walks through it.
+//
+// Used by the compute thread alone, which drives the engine; messages reach it through the inbox, one unit of work at a
+// time between looks. Nothing is waited for while there is work.
+//
+// Invariants:
+//  1. Work is done on window state.window() only; the share of the next one waits.
+//  2. A seal is acted on when the window before it has committed.
+//  3. What is in the accumulator is exactly the units reported of the current attempt, or final sums.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "accrue/v1/worker.pb.h"
+#include "common/clock.h"
+#include "worker/core/checkpoint_sink.h"
+#include "worker/core/collective_guard.h"
+#include "worker/core/inbox.h"
+#include "worker/core/job.h"
+#include "worker/core/link.h"
+#include "worker/core/reducer.h"
+#include "worker/core/unit_reporter.h"
+#include "worker/core/window_share.h"
+
+namespace accrue {
+
+// What a runner works with; all of it must outlive the runner.
+struct RunnerContext {
+  CoordinatorLink& link;
+  Inbox& inbox;
+  CollectiveGuard& guard;
+  CollectiveFactory& collectives;
+  CheckpointSink& checkpoints;
+  const Clock& clock;
+  int64_t collective_deadline_ms = 20'000;
+};
+
+// How a job ended on this worker.
+struct RunEnd {
+  enum class Kind {
+    kReleased,    // by the coordinator
+    kReassigned,  // by a further AssignJob, `next`
+    kFailed,      // JobFailed was sent
+    kLinkLost,
+    kRefused,
+  };
+  Kind kind = Kind::kReleased;
+  std::string reason;
+  bool shut_down = false;  // kReleased: the process is to end too
+  bool rejoin = false;     // kRefused
+  std::optional<v1::AssignJob> next;
+};
+
+// INVALID_ARGUMENT is fatal for the job; every other code only says that this worker is unfit.
+v1::WorkerMessage JobFailedMessage(const v1::Key& key, const absl::Status& status);
+
+class WindowRunner {
+ public:
+  WindowRunner(const RunnerContext& context, const v1::AssignJob& assignment, Job& job);
+
+  RunEnd Run();
+
+ private:
+  // ---- messages ----
+  std::optional<RunEnd> Handle(InboxEvent& event);
+  std::optional<RunEnd> HandleMessage(v1::CoordinatorMessage& message);
+  absl::Status OnProbe(const v1::Probe& probe);
+  void OnPlan(const v1::Plan& plan);
+  void OnReplay(const v1::Replay& replay);
+  absl::Status OnSeal(const v1::Seal& seal);
+  absl::Status OnCommit(const v1::Commit& commit);
+  void OnAbort(const v1::Abort& abort);
+  void OnStateSync(const v1::StateSync& sync);
+  void OnCheckpointNow(const v1::CheckpointNow& order);
+
+  // ---- a window's life, in this order ----
+  absl::Status Work();  // one unit, or what follows the last
+  absl::Status ComputeUnit(WindowShare& share);
+  absl::Status EvaluateUnit(WindowShare& share);
+  absl::Status FinishComputing(WindowShare& share);
+  absl::Status ActOnSeal(const v1::Seal& seal);
+  absl::Status ReduceAndStep(const v1::Seal& seal, WindowShare& share, StepOutcome* outcome);
+
+  // ---- helpers ----
+  WindowShare* CurrentShare();  // null without a plan
+  bool Refuse(const char* what, const v1::Key& key);  // true, and logs, if the key is not current
+  absl::Status Begin(WindowShare& share);
+  void ExpectUnits();
+  void SendLoaded();
+  void SendReduceFailed(const v1::Key& key, const absl::Status& status);
+  RunEnd Fail(const absl::Status& status);
+  v1::Key OwnKey() const;
+  int64_t Now() const { return context_.clock.SteadyNowNs(); }
+
+  const RunnerContext context_;
+  Job& job_;
+  const v1::Key assigned_;  // as AssignJob said
+  Reducer reducer_;
+  UnitReporter reporter_;
+
+  std::map<int64_t, WindowShare> shares_;  // by window: the current one and those after it
+  bool awaits_commit_ = false;             // of the window before state.window()
+  std::string stepped_digest_;             // of that window, here
+  std::optional<v1::Seal> held_seal_;      // came before that commit
+  int64_t checkpoint_ns_ = 0;              // spent on a snapshot since the last Stepped
+};
+
+}  // namespace accrue
