@@ -1,5 +1,5 @@
-// Parameters, optimizer moments, exponents and scalars of a job on one worker: all that a digest covers, a checkpoint
-// holds and a joiner copies.
+// Parameters, optimizer moments, exponents and scalars of a job on one worker: all that a digest covers, a
+// checkpoint holds and a joiner copies.
 //
 // Not thread-safe, except that a Snapshot may be read by another thread. Memory is the backend's.
 //
@@ -53,15 +53,19 @@ struct StateArray {
 class TrainingState {
  public:
   // The layout and backend must outlive the state.
-  static absl::StatusOr<std::unique_ptr<TrainingState>> Create(const OptimizerConfig& config, AccumulationMode mode,
-                                                               const ParameterLayout& layout, Backend& backend);
+  static absl::StatusOr<std::unique_ptr<TrainingState>> Create(const OptimizerConfig& config,
+                                                               AccumulationMode mode,
+                                                               const ParameterLayout& layout,
+                                                               Backend& backend);
   virtual ~TrainingState() = default;
 
   virtual float* parameters() = 0;  // layout().arena_elements(), in the backend's memory
   virtual const ParameterLayout& layout() const = 0;
+  virtual AccumulationMode mode() const = 0;
   virtual int64_t window() const = 0;
   virtual int64_t steps() const = 0;
-  virtual const std::vector<int>& exponents() const = 0;  // of the next window; empty before the probe, and in fast mode
+  // Of the next window; empty before the probe, and in fast mode.
+  virtual const std::vector<int>& exponents() const = 0;
 
   // Sets parameters from host memory, zero moments, window 0.
   virtual void Start(const float* host_arena) = 0;
