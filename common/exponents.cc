@@ -34,7 +34,8 @@ std::vector<int> NextExponents(int64_t units_per_window, const std::vector<int>&
   return exponents;
 }
 
-bool NeedsReplay(int64_t units_per_window, const std::vector<int>& max_exponents, const std::vector<int>& exponents) {
+bool NeedsReplay(int64_t units_per_window, const std::vector<int>& max_exponents,
+                 const std::vector<int>& exponents) {
   ACCRUE_CHECK(max_exponents.size() == exponents.size());
   for (size_t tensor = 0; tensor < exponents.size(); ++tensor) {
     if (NeedsReplay(units_per_window, max_exponents[tensor], exponents[tensor])) return true;

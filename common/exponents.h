@@ -1,5 +1,5 @@
-// The arithmetic of exact accumulation that coordinator and workers share: exponents, the replay condition, linear
-// checksums. docs/numerics.md, sections 3, 5 and 6.
+// The arithmetic of exact accumulation that coordinator and workers share: exponents, the replay condition,
+// linear checksums. docs/numerics.md, sections 3, 5 and 6.
 //
 // Pure functions of integers; thread-safe. No floating-point rounding anywhere.
 #pragma once
@@ -21,7 +21,8 @@ inline constexpr int kMaxExponent = 126;
 // Bits between a tensor's largest element in the last window and the replay condition.
 inline constexpr int kHeadroomBits = 10;
 
-// The least e with max_abs <= 2^e; kZeroExponent for 0. Requires a finite max_abs >= 0; subnormals count in full.
+// The least e with max_abs <= 2^e; kZeroExponent for 0. Requires a finite max_abs >= 0; subnormals count in
+// full.
 int CeilLog2(float max_abs);
 
 // The least e with units <= 2^e. Requires units >= 1.
@@ -31,8 +32,8 @@ int CeilLog2(int64_t units);
 // max_exponents_over_units. An all-zero tensor takes the largest E over tensors; if all are zero, E = 0.
 std::vector<int> NextExponents(int64_t units_per_window, const std::vector<int>& max_exponents_over_units);
 
-// The largest |g| * 2^k that a unit may bring is 2^QuantizedLimitExponent: the sum of all units then fits int64 with
-// a bit to spare.
+// The largest |g| * 2^k that a unit may bring is 2^QuantizedLimitExponent: the sum of all units then fits
+// int64 with a bit to spare.
 inline int QuantizedLimitExponent(int64_t units_per_window) { return 62 - CeilLog2(units_per_window); }
 
 // Whether a unit whose tensor has largest exponent max_exponent voids an attempt with exponent k.
@@ -40,14 +41,15 @@ inline bool NeedsReplay(int64_t units_per_window, int max_exponent, int k) {
   return max_exponent != kZeroExponent && max_exponent + k > QuantizedLimitExponent(units_per_window);
 }
 // Of any tensor. Requires lists of equal length.
-bool NeedsReplay(int64_t units_per_window, const std::vector<int>& max_exponents, const std::vector<int>& exponents);
+bool NeedsReplay(int64_t units_per_window, const std::vector<int>& max_exponents,
+                 const std::vector<int>& exponents);
 
-// into[i] = the larger of into[i] and unit[i]: E over units. An empty `into` takes the unit's. Otherwise requires
-// equal lengths.
+// into[i] = the larger of into[i] and unit[i]: E over units. An empty `into` takes the unit's. Otherwise
+// requires equal lengths.
 void MergeMaxExponents(const std::vector<int>& unit, std::vector<int>& into);
 
-// into[b] += unit[b] modulo 2^64: the checksum of a sum is the sum of the checksums. An empty `into` takes the
-// unit's. Otherwise requires equal lengths.
+// into[b] += unit[b] modulo 2^64: the checksum of a sum is the sum of the checksums. An empty `into` takes
+// the unit's. Otherwise requires equal lengths.
 void AddChecksums(const std::vector<uint64_t>& unit, std::vector<uint64_t>& into);
 
 // r_j: of element j of a chunk, odd.

@@ -14,7 +14,8 @@ namespace accrue {
 namespace {
 
 ParameterLayout SmallLayout() {
-  return *ParameterLayout::Build({{"embedding", {300, 70}}, {"bias", {33}}, {"weight", {64, 64}}, {"scale", {1}}});
+  return *ParameterLayout::Build(
+      {{"embedding", {300, 70}}, {"bias", {33}}, {"weight", {64, 64}}, {"scale", {1}}});
 }
 
 std::unique_ptr<Accumulator> Make(AccumulationMode mode, const ParameterLayout& layout, Backend& backend,
@@ -28,7 +29,8 @@ std::unique_ptr<Accumulator> Make(AccumulationMode mode, const ParameterLayout& 
 std::vector<int> ExponentsFor(const ParameterLayout& layout, Backend& backend, int64_t units) {
   auto probe = Make(AccumulationMode::kFast, layout, backend, {});
   std::vector<int> largest;
-  for (int64_t unit = 0; unit < units; ++unit) MergeMaxExponents(AddUnit(*probe, layout, unit).max_exponents, largest);
+  for (int64_t unit = 0; unit < units; ++unit)
+    MergeMaxExponents(AddUnit(*probe, layout, unit).max_exponents, largest);
   return NextExponents(units, largest);
 }
 
@@ -52,7 +54,8 @@ TEST(Accumulator, AnyGroupingAndOrder_GivesTheSameSumsAndChecksums) {
     const int members = 1 + static_cast<int>(trial % 5);
     std::vector<int64_t> order(kUnits);
     std::iota(order.begin(), order.end(), 0);
-    for (int64_t i = kUnits - 1; i > 0; --i) std::swap(order[i], order[SplitMix64(trial * 100 + i) % (i + 1)]);
+    for (int64_t i = kUnits - 1; i > 0; --i)
+      std::swap(order[i], order[SplitMix64(trial * 100 + i) % (i + 1)]);
     std::vector<std::unique_ptr<Accumulator>> accumulators;
     std::vector<Accumulator*> pointers;
     for (int m = 0; m < members; ++m) {
@@ -113,7 +116,8 @@ TEST(Accumulator, ExactSums_AgainstBinary64_AreAtLeastAsGoodAsBinary32Sums) {
   for (size_t t = 0; t < truth.size(); ++t) {
     double exact_largest = 0, exact_squares = 0, fast_largest = 0, fast_squares = 0;
     for (size_t i = 0; i < truth[t].size(); ++i) {
-      const float sum = std::ldexp(static_cast<float>(exact->ExactTensor(static_cast<int>(t))[i]), -exact->exponents()[t]);
+      const float sum =
+          std::ldexp(static_cast<float>(exact->ExactTensor(static_cast<int>(t))[i]), -exact->exponents()[t]);
       const double exact_error = std::fabs(sum - truth[t][i]);
       const double fast_error = std::fabs(fast->FastTensor(static_cast<int>(t))[i] - truth[t][i]);
       exact_largest = std::max(exact_largest, exact_error);
@@ -130,14 +134,16 @@ TEST(FinishUnit, ElementsBelowTheGrid_AreCountedAsVanished) {
   const ParameterLayout layout = *ParameterLayout::Build({{"a", {6}}});
   HostBackend backend;
   auto accumulator = Make(AccumulationMode::kExact, layout, backend, {10});
-  const UnitStats stats = AddValues(*accumulator, layout, 4, {{0x1p-11f, -0x1p-30f, 0x1.8p-11f, 0, 1, -0.0f}});
+  const UnitStats stats =
+      AddValues(*accumulator, layout, 4, {{0x1p-11f, -0x1p-30f, 0x1.8p-11f, 0, 1, -0.0f}});
   EXPECT_EQ(stats.unit, 4);
   EXPECT_EQ(stats.vanished_elements, 2);  // a tie at half a step rounds to zero; 0.75 of one does not
   EXPECT_EQ(stats.max_exponents, std::vector<int>{0});
   EXPECT_EQ(AllSums(*accumulator, layout), (std::vector<int64_t>{0, 0, 1, 0, 1024, 0}));
 }
 
-// At the edge of the replay condition every unit may bring its largest value of one sign: the sum must still fit.
+// At the edge of the replay condition every unit may bring its largest value of one sign: the sum must still
+// fit.
 TEST(Accumulator, UnitsAtTheReplayEdge_SumWithoutOverflow) {
   const ParameterLayout layout = *ParameterLayout::Build({{"a", {2}}});
   HostBackend backend;
@@ -251,7 +257,8 @@ TEST(BucketChecksum, AnySingleBitFlip_Shows) {
         const uint64_t mask = uint64_t{1} << bit;
         int64_t& sum = sums[tensor.arena_offset + element];
         sum = static_cast<int64_t>(static_cast<uint64_t>(sum) ^ mask);
-        EXPECT_NE(accumulator->BucketChecksum(0), checksum) << tensor.name << " " << element << " bit " << bit;
+        EXPECT_NE(accumulator->BucketChecksum(0), checksum)
+            << tensor.name << " " << element << " bit " << bit;
         sum = static_cast<int64_t>(static_cast<uint64_t>(sum) ^ mask);
       }
     }
@@ -293,7 +300,8 @@ TEST(StagingChecksum, OverSeveralTensors_FollowsTheDocument) {
 }
 
 TEST(Add, ToATensorWithAFinalBucket_AddsToTheOthersOnly) {
-  const ParameterLayout layout = *ParameterLayout::Build({{"a", {100}}, {"big", {kBucketElements + 20000}}, {"b", {50}}});
+  const ParameterLayout layout =
+      *ParameterLayout::Build({{"a", {100}}, {"big", {kBucketElements + 20000}}, {"b", {50}}});
   ASSERT_EQ(layout.buckets().size(), 2u);
   HostBackend backend;
   auto accumulator = Make(AccumulationMode::kExact, layout, backend, {20, 20, 20});

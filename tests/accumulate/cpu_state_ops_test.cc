@@ -1,5 +1,5 @@
-// The operations on whole-model state against plain loops written from docs/numerics.md, sections 5 to 9: the same
-// bits on every instruction set that this machine has, and for any number of threads.
+// The operations on whole-model state against plain loops written from docs/numerics.md, sections 5 to 9: the
+// same bits on every instruction set that this machine has, and for any number of threads.
 #include "worker/backend/cpu_state/cpu_state_ops.h"
 
 #include <gtest/gtest.h>
@@ -35,7 +35,7 @@ std::vector<float> Gradient(int64_t elements, uint64_t seed) {
     if (random[3] % 16 == 0) values[i] = 0;
     if (random[3] % 16 == 1) values[i] = -0.0f;
     if (random[3] % 16 == 2) values[i] = std::ldexp(static_cast<float>(random[0] % 64) + 0.5f, -30);  // ties
-    if (random[3] % 64 == 3) values[i] = std::bit_cast<float>(random[0] & 0x807fffff);                // subnormal
+    if (random[3] % 64 == 3) values[i] = std::bit_cast<float>(random[0] & 0x807fffff);  // subnormal
   }
   return values;
 }
@@ -79,7 +79,8 @@ class CpuStateOpsTest : public testing::TestWithParam<Case> {
   std::unique_ptr<StateOps> ops_;
 };
 
-const int64_t kSizes[] = {1, 7, 15, 16, 17, 1000, 1024, 1039, kChunkElements, kChunkElements + 1, 3 * kChunkElements + 333};
+const int64_t kSizes[] = {
+    1, 7, 15, 16, 17, 1000, 1024, 1039, kChunkElements, kChunkElements + 1, 3 * kChunkElements + 333};
 
 TEST_P(CpuStateOpsTest, QuantizeAdd_OfAnySize_MatchesTheReference) {
   for (int64_t elements : kSizes) {
@@ -91,7 +92,8 @@ TEST_P(CpuStateOpsTest, QuantizeAdd_OfAnySize_MatchesTheReference) {
       std::vector<ChunkStats> stats(Chunks(elements)), expected_stats(Chunks(elements));
       for (int64_t i = 0; i < elements; ++i) {
         const int64_t q = ReferenceRound(static_cast<double>(gradient[i]) * std::ldexp(1.0, k));
-        expected[i] = static_cast<int64_t>((first ? 0 : static_cast<uint64_t>(expected[i])) + static_cast<uint64_t>(q));
+        expected[i] =
+            static_cast<int64_t>((first ? 0 : static_cast<uint64_t>(expected[i])) + static_cast<uint64_t>(q));
         ChunkStats& chunk = expected_stats[i / kChunkElements];
         chunk.max_abs = std::max(chunk.max_abs, std::fabs(gradient[i]));
         chunk.vanished += gradient[i] != 0 && q == 0;
@@ -110,12 +112,29 @@ TEST_P(CpuStateOpsTest, QuantizeAdd_OfAnySize_MatchesTheReference) {
 }
 
 TEST_P(CpuStateOpsTest, QuantizeAdd_AtTheEdgesOfRounding_IsToNearestEven) {
-  const std::vector<float> gradient = {0.5f, 1.5f, 2.5f, -0.5f, -1.5f, -2.5f, 0.50000006f, 0.49999997f,
-                                       0x1p62f, -0x1p62f, 0x1p63f, -0x1p63f, 0x1p64f, 0x1.fffffep62f, 0x1p-149f,
-                                       0x1.8p52f, 0x1.000002p51f, 8388607.5f, -8388608.5f};
-  const std::vector<int64_t> expected = {0, 2, 2, 0, -2, -2, 1, 0, int64_t{1} << 62, -(int64_t{1} << 62), INT64_MIN,
-                                         INT64_MIN, INT64_MIN, 0x7fffff8000000000, 0, int64_t{3} << 51,
-                                         (int64_t{1} << 51) + (1 << 28), 8388608, -8388608};
+  const std::vector<float> gradient = {0.5f,      1.5f,           2.5f,        -0.5f,          -1.5f,
+                                       -2.5f,     0.50000006f,    0.49999997f, 0x1p62f,        -0x1p62f,
+                                       0x1p63f,   -0x1p63f,       0x1p64f,     0x1.fffffep62f, 0x1p-149f,
+                                       0x1.8p52f, 0x1.000002p51f, 8388607.5f,  -8388608.5f};
+  const std::vector<int64_t> expected = {0,
+                                         2,
+                                         2,
+                                         0,
+                                         -2,
+                                         -2,
+                                         1,
+                                         0,
+                                         int64_t{1} << 62,
+                                         -(int64_t{1} << 62),
+                                         INT64_MIN,
+                                         INT64_MIN,
+                                         INT64_MIN,
+                                         0x7fffff8000000000,
+                                         0,
+                                         int64_t{3} << 51,
+                                         (int64_t{1} << 51) + (1 << 28),
+                                         8388608,
+                                         -8388608};
   std::vector<int64_t> sums(gradient.size());
   ChunkStats stats;
   ops_->QuantizeAdd(gradient.data(), static_cast<int64_t>(gradient.size()), 0, true, sums.data(), &stats);
@@ -135,7 +154,8 @@ TEST_P(CpuStateOpsTest, QuantizeAdd_WithExtremeExponents_IsExact) {
 }
 
 TEST_P(CpuStateOpsTest, Scans_OfNonFiniteElements_FlagThemAndKeepTheFiniteMaximum) {
-  for (float bad : {kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::quiet_NaN()}) {
+  for (float bad : {kInfinity, -kInfinity, std::numeric_limits<float>::quiet_NaN(),
+                    -std::numeric_limits<float>::quiet_NaN()}) {
     for (int64_t where : {0, 5, 40, 44}) {
       std::vector<float> gradient(45, -2.0f);
       gradient[where] = bad;
@@ -215,9 +235,18 @@ TEST_P(CpuStateOpsTest, SquareSums_OfAnySize_FollowTheSixteenPartials) {
 }
 
 UpdateArgs Args(OptimizerKind kind) {
-  return {.kind = kind, .learning_rate = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .one_minus_beta1 = 0.1f,
-          .one_minus_beta2 = 0.05f, .epsilon = 1e-8f, .weight_decay = 0.1f, .bias_correction1 = 0.19f,
-          .bias_correction2 = 0.0975f, .momentum = 0.9f, .scale = 0x1.8p-9f};
+  return {.kind = kind,
+          .learning_rate = 1e-3f,
+          .beta1 = 0.9f,
+          .beta2 = 0.95f,
+          .one_minus_beta1 = 0.1f,
+          .one_minus_beta2 = 0.05f,
+          .epsilon = 1e-8f,
+          .weight_decay = 0.1f,
+          .bias_correction1 = 0.19f,
+          .bias_correction2 = 0.0975f,
+          .momentum = 0.9f,
+          .scale = 0x1.8p-9f};
 }
 
 TEST_P(CpuStateOpsTest, Update_OfBothOptimizers_MatchesTheReferenceAndHashes) {
@@ -227,7 +256,8 @@ TEST_P(CpuStateOpsTest, Update_OfBothOptimizers_MatchesTheReferenceAndHashes) {
     for (int64_t elements : kSizes) {
       const int k = 50;
       const std::vector<int64_t> sums = Sums(elements, 10);
-      std::vector<float> scaled(elements), p = Gradient(elements, 11), m = Gradient(elements, 12), v = Gradient(elements, 13);
+      std::vector<float> scaled(elements), p = Gradient(elements, 11), m = Gradient(elements, 12),
+                                           v = Gradient(elements, 13);
       for (float& x : v) x = std::fabs(x);
       std::vector<float> p1 = p, m1 = m, v1 = v, p2 = p, m2 = m, v2 = v;
       for (int64_t i = 0; i < elements; ++i) {
@@ -246,8 +276,10 @@ TEST_P(CpuStateOpsTest, Update_OfBothOptimizers_MatchesTheReferenceAndHashes) {
       }
       const int64_t chunks = Chunks(elements), arrays = adamw ? 3 : 2;
       std::vector<Hash128> hashes(arrays * chunks), fast_hashes(arrays * chunks), again(chunks);
-      ops_->Update(sums.data(), elements, k, a, p1.data(), m1.data(), adamw ? v1.data() : nullptr, hashes.data());
-      ops_->Update(scaled.data(), elements, a, p2.data(), m2.data(), adamw ? v2.data() : nullptr, fast_hashes.data());
+      ops_->Update(sums.data(), elements, k, a, p1.data(), m1.data(), adamw ? v1.data() : nullptr,
+                   hashes.data());
+      ops_->Update(scaled.data(), elements, a, p2.data(), m2.data(), adamw ? v2.data() : nullptr,
+                   fast_hashes.data());
       const auto same = [](const std::vector<float>& x, const std::vector<float>& y) {
         return std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0;
       };
@@ -289,8 +321,8 @@ std::vector<Case> Cases() {
 
 INSTANTIATE_TEST_SUITE_P(Targets, CpuStateOpsTest, testing::ValuesIn(Cases()), [](const auto& info) {
   const bool one = (info.param.target & (info.param.target - 1)) == 0;
-  return (one ? hwy::TargetName(info.param.target) : std::string("Best")) + std::to_string(info.param.threads) +
-         "Threads";
+  return (one ? hwy::TargetName(info.param.target) : std::string("Best")) +
+         std::to_string(info.param.threads) + "Threads";
 });
 
 TEST(BestKernels, ForEachInstructionSet_IsATableOfItsOwn) {

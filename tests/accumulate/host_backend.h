@@ -1,5 +1,5 @@
-// A backend of host memory with the CPU's state operations and no model operations, for tests of what lies above
-// StateOps.
+// A backend of host memory with the CPU's state operations and no model operations, for tests of what lies
+// above StateOps.
 //
 // Not thread-safe. `allocations_left` counts down; at 0, Allocate says that memory is short.
 #pragma once
@@ -29,7 +29,9 @@ class HostBackend : public Backend {
     if (allocations_left-- <= 0) return absl::ResourceExhaustedError("no memory");
     return std::make_unique<HostBuffer>(size_bytes);
   }
-  void CopyToHost(void* host, const void* device, size_t size_bytes) override { std::memcpy(host, device, size_bytes); }
+  void CopyToHost(void* host, const void* device, size_t size_bytes) override {
+    std::memcpy(host, device, size_bytes);
+  }
   void CopyToDevice(void* device, const void* host, size_t size_bytes) override {
     std::memcpy(device, host, size_bytes);
   }

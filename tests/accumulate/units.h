@@ -1,4 +1,5 @@
-// Made-up units for tests: gradients that are a function of (unit, tensor, element), and what windows do with them.
+// Made-up units for tests: gradients that are a function of (unit, tensor, element), and what windows do with
+// them.
 #pragma once
 
 #include <cmath>
@@ -39,7 +40,8 @@ inline UnitStats AddUnit(Accumulator& accumulator, const ParameterLayout& layout
 inline UnitStats AddValues(Accumulator& accumulator, const ParameterLayout& layout, int64_t unit,
                            const std::vector<std::vector<float>>& gradients) {
   accumulator.BeginUnit(unit);
-  for (size_t t = 0; t < layout.tensors().size(); ++t) accumulator.Add(static_cast<int>(t), gradients[t].data());
+  for (size_t t = 0; t < layout.tensors().size(); ++t)
+    accumulator.Add(static_cast<int>(t), gradients[t].data());
   return accumulator.FinishUnit();
 }
 

@@ -27,8 +27,14 @@ std::string FileBytes(const std::string& header, const std::string& data) {
 class SafetensorsTest : public testing::Test {
  protected:
   absl::StatusOr<SafetensorsFile> OpenBytes(const std::string& bytes) {
-    EXPECT_TRUE(FileSystem::Real().WriteAtomically(path_, bytes).ok());
+    WriteBytes(bytes);
     return SafetensorsFile::Open(FileSystem::Real(), path_);
+  }
+
+  // A new file: cutting the old one would wait for the disk.
+  void WriteBytes(const std::string& bytes) {
+    ASSERT_TRUE(FileSystem::Real().RemoveAll(path_).ok());
+    std::ofstream(path_, std::ios::binary) << bytes;
   }
 
   // Opening a file with this header is refused, and the message has this part and the path.
@@ -79,7 +85,8 @@ TEST_F(SafetensorsTest, ReadFloats_OfHalfPrecision_ConvertsEveryKind) {
   ASSERT_TRUE(file.ok()) << file.status();
   float values[10];
   ASSERT_TRUE(file->ReadFloats(file->tensors()[0], values).ok());
-  const float expected[] = {1, -2, 0x1p-24f, -0x1.ff8p-15f, 65504, INFINITY, -INFINITY, NAN, -0.0f, 0x1.554p-2f};
+  const float expected[] = {1,        -2,        0x1p-24f, -0x1.ff8p-15f, 65504,
+                            INFINITY, -INFINITY, NAN,      -0.0f,         0x1.554p-2f};
   for (int i = 0; i < 10; ++i) {
     if (std::isnan(expected[i])) {
       EXPECT_TRUE(std::isnan(values[i]));
@@ -96,7 +103,8 @@ TEST_F(SafetensorsTest, Open_OfNoFile_IsNotFound) {
 TEST_F(SafetensorsTest, Open_WithALyingHeaderLength_IsRefused) {
   std::string bytes = FileBytes("{}", "");
   EXPECT_TRUE(OpenBytes(bytes).ok());
-  for (uint64_t length : {uint64_t{3}, uint64_t{1} << 20, uint64_t{100'000'001}, ~uint64_t{0}, ~uint64_t{0} - 7}) {
+  for (uint64_t length :
+       {uint64_t{3}, uint64_t{1} << 20, uint64_t{100'000'001}, ~uint64_t{0}, ~uint64_t{0} - 7}) {
     std::memcpy(bytes.data(), &length, 8);
     const auto file = OpenBytes(bytes);
     EXPECT_EQ(file.status().code(), absl::StatusCode::kInvalidArgument);
@@ -120,26 +128,31 @@ TEST_F(SafetensorsTest, Open_WithAHeaderThatIsNotJson_IsRefused) {
 TEST_F(SafetensorsTest, Open_WithDuplicates_IsRefused) {
   const std::string tensor = R"({"dtype":"F32","shape":[1],"data_offsets":[0,4]})";
   ExpectRefused(R"({"a":)" + tensor + R"(,"a":)" + tensor + "}", "1234", "\"a\" appears twice");
-  ExpectRefused(R"({"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "1234", "\"dtype\" appears twice");
+  ExpectRefused(R"({"a":{"dtype":"F32","dtype":"F32","shape":[1],"data_offsets":[0,4]}})", "1234",
+                "\"dtype\" appears twice");
   ExpectRefused(R"({"__metadata__":{"x":"1","x":"2"}})", "", "\"x\" appears twice");
   ExpectRefused(R"({"__metadata__":{"x":1}})", "", "expected a string");
 }
 
 TEST_F(SafetensorsTest, Open_WithATensorOfTheWrongForm_NamesIt) {
   const auto with = [](const std::string& fields) { return R"({"wte.weight":{)" + fields + "}}"; };
-  ExpectRefused(with(R"("dtype":"F33","shape":[1],"data_offsets":[0,4])"), "1234", "\"wte.weight\": unknown dtype \"F33\"");
+  ExpectRefused(with(R"("dtype":"F33","shape":[1],"data_offsets":[0,4])"), "1234",
+                "\"wte.weight\": unknown dtype \"F33\"");
   ExpectRefused(with(R"("shape":[1],"data_offsets":[0,4])"), "1234", "\"wte.weight\": no \"dtype\"");
   ExpectRefused(with(R"("dtype":"F32","data_offsets":[0,4])"), "1234", "no \"shape\"");
   ExpectRefused(with(R"("dtype":"F32","shape":[1])"), "1234", "no \"data_offsets\"");
   ExpectRefused(with(R"("dtype":"F32","shape":1,"data_offsets":[0,4])"), "1234", "expected a list");
   ExpectRefused(with(R"("dtype":4,"shape":[1],"data_offsets":[0,4])"), "1234", "expected a string");
-  ExpectRefused(with(R"("dtype":"F32","shape":[-1],"data_offsets":[0,4])"), "1234", "found a negative number");
+  ExpectRefused(with(R"("dtype":"F32","shape":[-1],"data_offsets":[0,4])"), "1234",
+                "found a negative number");
   ExpectRefused(with(R"("dtype":"F32","shape":[1.0],"data_offsets":[0,4])"), "1234", "found a fraction");
   ExpectRefused(with(R"("dtype":"F32","shape":[[1]],"data_offsets":[0,4])"), "1234", "found a list");
   ExpectRefused(with(R"("dtype":"F32","shape":[1],"data_offsets":[0])"), "1234", "two numbers");
   ExpectRefused(with(R"("dtype":"F32","shape":[1],"data_offsets":[0,4,4])"), "1234", "two numbers");
-  ExpectRefused(with(R"("dtype":"F32","shape":[1],"data_offsets":[0,4],"offset":1)"), "1234", "unknown key \"offset\"");
-  ExpectRefused(with(R"("dtype":"F32","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,4])"), "1234", "dimensions");
+  ExpectRefused(with(R"("dtype":"F32","shape":[1],"data_offsets":[0,4],"offset":1)"), "1234",
+                "unknown key \"offset\"");
+  ExpectRefused(with(R"("dtype":"F32","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"data_offsets":[0,4])"),
+                "1234", "dimensions");
   ExpectRefused(R"({")" + std::string(2000, 'x') + R"(":{}})", "", "longer than");
 }
 
@@ -182,7 +195,7 @@ TEST_F(SafetensorsTest, Open_OfMutatedFiles_NeverCrashes) {
     bytes[random[0] % bytes.size()] = static_cast<char>(random[1]);
     if (trial % 3 == 0) bytes.erase(random[2] % bytes.size(), random[3] % 5);
     if (trial % 7 == 0) bytes.insert(random[3] % bytes.size(), bytes.substr(random[2] % bytes.size(), 9));
-    std::ofstream(path_, std::ios::binary | std::ios::trunc) << bytes;
+    WriteBytes(bytes);
     const auto file = SafetensorsFile::Open(FileSystem::Real(), path_);
     if (!file.ok()) {
       ++refused;
@@ -198,11 +211,11 @@ TEST_F(SafetensorsTest, Open_OfMutatedFiles_NeverCrashes) {
 TEST_F(SafetensorsTest, Writer_InPieces_WritesWhatTheReaderReads) {
   const float a[] = {1, 2, 3, 4, 5, 6};
   const uint16_t b[] = {0x3f80, 0x4000};
-  auto writer = SafetensorsWriter::Create(
-      FileSystem::Real(), path_,
-      {{.name = "x.weight|p", .shape = {2, 3}}, {.name = "scalar", .dtype = SafetensorsDType::kF32, .shape = {}},
-       {.name = "b", .dtype = SafetensorsDType::kBF16, .shape = {2}}},
-      {{"format", "pt"}});
+  auto writer = SafetensorsWriter::Create(FileSystem::Real(), path_,
+                                          {{.name = "x.weight|p", .shape = {2, 3}},
+                                           {.name = "scalar", .dtype = SafetensorsDType::kF32, .shape = {}},
+                                           {.name = "b", .dtype = SafetensorsDType::kBF16, .shape = {2}}},
+                                          {{"format", "pt"}});
   ASSERT_TRUE(writer.ok()) << writer.status();
   ASSERT_TRUE((*writer)->Append(a, 10).ok());
   ASSERT_TRUE((*writer)->Append(reinterpret_cast<const char*>(a) + 10, 14).ok());
@@ -229,7 +242,8 @@ TEST_F(SafetensorsTest, Writer_OfImpossibleTensors_Refuses) {
   const auto create = [&](std::vector<SafetensorsTensor> tensors) {
     return SafetensorsWriter::Create(FileSystem::Real(), path_, std::move(tensors), {}).status();
   };
-  EXPECT_EQ(create({{.name = "a", .shape = {1}}, {.name = "a", .shape = {1}}}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(create({{.name = "a", .shape = {1}}, {.name = "a", .shape = {1}}}).code(),
+            absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(create({{.name = "__metadata__", .shape = {1}}}).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(create({{.name = "a", .shape = {-1}}}).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_FALSE(FileSystem::Real().Exists(path_));

@@ -14,7 +14,9 @@ namespace accrue {
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() : path_(testing::TempDir() + "/accrue_XXXXXX") { ACCRUE_CHECK(::mkdtemp(path_.data()) != nullptr); }
+  TemporaryFolder() : path_(testing::TempDir() + "/accrue_XXXXXX") {
+    ACCRUE_CHECK(::mkdtemp(path_.data()) != nullptr);
+  }
   ~TemporaryFolder() { FileSystem::Real().RemoveAll(path_).IgnoreError(); }
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;

@@ -21,8 +21,10 @@ ParameterLayout TinyLayout() { return *ParameterLayout::Build({{"bias", {3}}, {"
 class Fixture {
  public:
   explicit Fixture(const OptimizerConfig& config, AccumulationMode mode = AccumulationMode::kExact)
-      : layout(TinyLayout()), state(*TrainingState::Create(config, mode, layout, backend)),
-        accumulator(*Accumulator::Create(mode, layout, backend)), exact(mode == AccumulationMode::kExact) {
+      : layout(TinyLayout()),
+        state(*TrainingState::Create(config, mode, layout, backend)),
+        accumulator(*Accumulator::Create(mode, layout, backend)),
+        exact(mode == AccumulationMode::kExact) {
     std::vector<float> arena(layout.arena_elements());
     for (int i = 0; i < 3; ++i) arena[i] = 1.0f + static_cast<float>(i);
     for (int i = 0; i < 4; ++i) arena[layout.tensors()[1].arena_offset + i] = 4.0f + static_cast<float>(i);
@@ -34,7 +36,8 @@ class Fixture {
   // One window of these units.
   StepOutcome Step(const std::vector<Gradients>& units, StepInput input) {
     accumulator->Reset(state->exponents());
-    for (size_t u = 0; u < units.size(); ++u) AddValues(*accumulator, layout, static_cast<int64_t>(u), units[u]);
+    for (size_t u = 0; u < units.size(); ++u)
+      AddValues(*accumulator, layout, static_cast<int64_t>(u), units[u]);
     return StepHeld(input);
   }
   StepOutcome StepHeld(StepInput input) {
@@ -84,11 +87,13 @@ std::string HexHash(const std::string& bytes) { return HashBytes(bytes.data(), b
 
 TEST(Digest, OfATinyState_IsWhatTheDocumentSays) {
   Fixture fixture(OptimizerConfig{});
-  const std::string hashes = ChunkHash(Bytes({1, 2, 3})) + ChunkHash(Bytes({0, 0, 0})) + ChunkHash(Bytes({0, 0, 0})) +
-                             ChunkHash(Bytes({4, 5, 6, 7})) + ChunkHash(Bytes({0, 0, 0, 0})) +
-                             ChunkHash(Bytes({0, 0, 0, 0}));
-  EXPECT_EQ(fixture.state->Digest().Hex(),
-            HexHash("accrue-state-1\nwindow 0\nsteps 0\noptimizer adamw\ntensor bias 3 40\ntensor weight 4 40\n" + hashes));
+  const std::string hashes = ChunkHash(Bytes({1, 2, 3})) + ChunkHash(Bytes({0, 0, 0})) +
+                             ChunkHash(Bytes({0, 0, 0})) + ChunkHash(Bytes({4, 5, 6, 7})) +
+                             ChunkHash(Bytes({0, 0, 0, 0})) + ChunkHash(Bytes({0, 0, 0, 0}));
+  EXPECT_EQ(
+      fixture.state->Digest().Hex(),
+      HexHash("accrue-state-1\nwindow 0\nsteps 0\noptimizer adamw\ntensor bias 3 40\ntensor weight 4 40\n" +
+              hashes));
 }
 
 TEST(Digest, AfterSgdInFastMode_HasNoExponentsAndNoSecondMoment) {
@@ -110,7 +115,8 @@ TEST(Digest, OfSeveralChunks_HashesEachArrayChunkByChunk) {
   std::vector<float> a(kChunkElements + 5), arena(layout.arena_elements());
   for (size_t i = 0; i < a.size(); ++i) arena[i] = a[i] = static_cast<float>(i);
   state->Start(arena.data());
-  const std::vector<float> first(a.begin(), a.begin() + kChunkElements), second(a.begin() + kChunkElements, a.end());
+  const std::vector<float> first(a.begin(), a.begin() + kChunkElements),
+      second(a.begin() + kChunkElements, a.end());
   const std::string zeros(first.size() * 4, '\0');
   EXPECT_EQ(state->Digest().Hex(),
             HexHash("accrue-state-1\nwindow 0\nsteps 0\noptimizer sgd\ntensor a 16389 -\ntensor b 1 -\n" +
@@ -156,11 +162,12 @@ TEST(ParameterHash, WithAndWithoutAComputeCopy_IsWhatTheDocumentSays) {
 
 // ---- the division ----
 
-// Two units of 1 and 3 valid tokens in one window: the gradient is the sum over the sum of tokens, not a mean of
-// means (transformers #34191).
+// Two units of 1 and 3 valid tokens in one window: the gradient is the sum over the sum of tokens, not a mean
+// of means (transformers #34191).
 TEST(Step, UnitsOfUnequalTokens_WeighEachTokenAlike) {
   Fixture fixture(PlainSgd());
-  fixture.Step({{{1, 0, 0}, {0, 0, 0, 0}}, {{6, 0, 0}, {3, 0, 0, 0}}}, {.learning_rate = 1, .valid_tokens = 4});
+  fixture.Step({{{1, 0, 0}, {0, 0, 0, 0}}, {{6, 0, 0}, {3, 0, 0, 0}}},
+               {.learning_rate = 1, .valid_tokens = 4});
   EXPECT_EQ(fixture.Values(0), (std::vector<float>{1 - 7.0f / 4, 2, 3}));
   EXPECT_EQ(fixture.Values(2), (std::vector<float>{4 - 3.0f / 4, 5, 6, 7}));
 }
@@ -182,7 +189,8 @@ TEST(Step, WorkersOfUnequalTokens_GiveTheSameDigestAsOne) {
 TEST(Step, WithAMaskedOutUnit_IsTheStepWithoutIt) {
   const Gradients unit = {{1, 0.1f, 0}, {0, 0, 1e-3f, 0}}, masked = {{0, 0, 0}, {0, 0, 0, 0}};
   Fixture with(OptimizerConfig{}), without(OptimizerConfig{});
-  const StepInput input{.learning_rate = 1e-3f, .bias_correction1 = 0.1f, .bias_correction2 = 0.05f, .valid_tokens = 9};
+  const StepInput input{
+      .learning_rate = 1e-3f, .bias_correction1 = 0.1f, .bias_correction2 = 0.05f, .valid_tokens = 9};
   EXPECT_EQ(with.Step({masked, unit}, input).digest, without.Step({unit}, input).digest);
 }
 
@@ -192,7 +200,8 @@ TEST(Step, BeyondTheClipNorm_ScalesTheGradient) {
   OptimizerConfig config = PlainSgd();
   config.clip_norm = 1;
   Fixture fixture(config);
-  const StepOutcome outcome = fixture.Step({{{6, 0, 0}, {0, 0, 0, 8}}}, {.learning_rate = 1, .valid_tokens = 2});
+  const StepOutcome outcome =
+      fixture.Step({{{6, 0, 0}, {0, 0, 0, 8}}}, {.learning_rate = 1, .valid_tokens = 2});
   EXPECT_EQ(outcome.gradient_norm, 5.0);
   EXPECT_EQ(outcome.clip_coefficient, 1 / (5 + 1e-6));
   const float scale = static_cast<float>(1 / (5 + 1e-6) / 2);
@@ -205,7 +214,8 @@ TEST(Step, WithinTheClipNormOrWithoutOne_KeepsTheGradient) {
     OptimizerConfig config = PlainSgd();
     config.clip_norm = clip;
     Fixture fixture(config);
-    const StepOutcome outcome = fixture.Step({{{6, 0, 0}, {0, 0, 0, 8}}}, {.learning_rate = 1, .valid_tokens = 2});
+    const StepOutcome outcome =
+        fixture.Step({{{6, 0, 0}, {0, 0, 0, 8}}}, {.learning_rate = 1, .valid_tokens = 2});
     EXPECT_EQ(outcome.clip_coefficient, 1.0);
     EXPECT_EQ(fixture.Values(0)[0], -2.0f);
   }
@@ -224,8 +234,10 @@ TEST(Step, TenWindowsOfAdamW_FollowABinary64Reference) {
   for (int window = 1; window <= 10; ++window) {
     const Gradients unit = {UnitGradient(fixture.layout, window, 0), UnitGradient(fixture.layout, window, 1)};
     const double c1 = 1 - std::pow(0.9, window), c2 = 1 - std::pow(0.95, window), rate = 1e-2;
-    fixture.Step({unit}, {.learning_rate = static_cast<float>(rate), .bias_correction1 = static_cast<float>(c1),
-                          .bias_correction2 = static_cast<float>(c2), .valid_tokens = 3});
+    fixture.Step({unit}, {.learning_rate = static_cast<float>(rate),
+                          .bias_correction1 = static_cast<float>(c1),
+                          .bias_correction2 = static_cast<float>(c2),
+                          .valid_tokens = 3});
     for (int t = 0; t < 2; ++t) {
       Reference& r = reference[t];
       const double decay = t == 1 ? 0.1 : 0;  // matrices only
@@ -314,8 +326,11 @@ std::string DigestOfRun(OptimizerKind kind, int members, int threads) {
       AddUnit(*accumulators[SplitMix64(unit + members) % members], layout, window * 6 + unit);
     }
     ReduceExact(accumulators, layout);
-    state->Step(*accumulators[0], {.learning_rate = 1e-3f, .bias_correction1 = 0.1f, .bias_correction2 = 0.05f,
-                                   .valid_tokens = 600, .next_exponents = {44, 45, 46}});
+    state->Step(*accumulators[0], {.learning_rate = 1e-3f,
+                                   .bias_correction1 = 0.1f,
+                                   .bias_correction2 = 0.05f,
+                                   .valid_tokens = 600,
+                                   .next_exponents = {44, 45, 46}});
   }
   EXPECT_EQ(state->Digest(), state->Digest());
   return state->Digest().Hex();

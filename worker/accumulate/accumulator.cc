@@ -99,7 +99,8 @@ class AccumulatorOf : public Accumulator {
     ForEachRun(info.first_chunk, info.chunks, [&](const Run& run) {
       backend_.state_ops().WeightedSums(staging + (run.arena_offset - info.arena_offset), run.elements,
                                         chunk_weighted_sums_.data());
-      for (int64_t i = 0; i < run.chunks; ++i) checksum += ChunkWeight(run.first_chunk + i) * chunk_weighted_sums_[i];
+      for (int64_t i = 0; i < run.chunks; ++i)
+        checksum += ChunkWeight(run.first_chunk + i) * chunk_weighted_sums_[i];
     });
     return checksum;
   }
@@ -114,7 +115,8 @@ class AccumulatorOf : public Accumulator {
         backend_.state_ops().SquareSums(sums + tensor.arena_offset, tensor.elements, exponents_[t],
                                         chunk_square_sums_.data());
       } else {
-        backend_.state_ops().SquareSums(sums + tensor.arena_offset, tensor.elements, chunk_square_sums_.data());
+        backend_.state_ops().SquareSums(sums + tensor.arena_offset, tensor.elements,
+                                        chunk_square_sums_.data());
       }
       double sum = 0;
       for (int64_t i = 0; i < tensor.chunks; ++i) sum += chunk_square_sums_[i];
@@ -123,7 +125,9 @@ class AccumulatorOf : public Accumulator {
     return std::sqrt(total) / static_cast<double>(valid_tokens);
   }
 
-  AccumulationMode mode() const override { return kExactSums ? AccumulationMode::kExact : AccumulationMode::kFast; }
+  AccumulationMode mode() const override {
+    return kExactSums ? AccumulationMode::kExact : AccumulationMode::kFast;
+  }
   const std::vector<int>& exponents() const override { return exponents_; }
 
   const int64_t* ExactTensor(int tensor) const override {
@@ -162,7 +166,8 @@ class AccumulatorOf : public Accumulator {
         body(run);
         run.chunks = 0;
       }
-      if (run.chunks == 0) run = {.bucket = chunk.bucket, .first_chunk = c, .arena_offset = chunk.arena_offset};
+      if (run.chunks == 0)
+        run = {.bucket = chunk.bucket, .first_chunk = c, .arena_offset = chunk.arena_offset};
       tensor = chunk.tensor;
       run.chunks += 1;
       run.elements = chunk.arena_offset + chunk.elements - run.arena_offset;
@@ -192,7 +197,8 @@ class AccumulatorOf : public Accumulator {
     if constexpr (kExactSums) {
       ops.QuantizeAdd(gradient, run.elements, exponents_[tensor], !defined_, sums, chunk_stats_.data());
       for (int64_t i = 0; i < run.chunks; ++i) {
-        unit_stats_.bucket_checksums[run.bucket] += ChunkWeight(run.first_chunk + i) * chunk_stats_[i].weighted_sum;
+        unit_stats_.bucket_checksums[run.bucket] +=
+            ChunkWeight(run.first_chunk + i) * chunk_stats_[i].weighted_sum;
         unit_stats_.vanished_elements += chunk_stats_[i].vanished;
       }
     } else {
@@ -248,9 +254,11 @@ absl::StatusOr<std::unique_ptr<Accumulator>> CreateOf(const ParameterLayout& lay
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Accumulator>> Accumulator::Create(AccumulationMode mode, const ParameterLayout& layout,
+absl::StatusOr<std::unique_ptr<Accumulator>> Accumulator::Create(AccumulationMode mode,
+                                                                 const ParameterLayout& layout,
                                                                  Backend& backend) {
-  return mode == AccumulationMode::kExact ? CreateOf<int64_t>(layout, backend) : CreateOf<float>(layout, backend);
+  return mode == AccumulationMode::kExact ? CreateOf<int64_t>(layout, backend)
+                                          : CreateOf<float>(layout, backend);
 }
 
 }  // namespace accrue

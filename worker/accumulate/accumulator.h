@@ -5,7 +5,8 @@
 // Invariants:
 //  1. Between units, the accumulator holds exactly the units of `manifest()`, or final sums per bucket.
 //  2. Add is called for every tensor of the layout once between BeginUnit and FinishUnit.
-//  3. A bucket that is final is not added to until Reset: a unit then added counts for the other buckets only, and
+//  3. A bucket that is final is not added to until Reset: a unit then added counts for the other buckets
+//  only, and
 //     its checksums and vanished elements are of those.
 #pragma once
 
@@ -27,18 +28,19 @@ enum class AccumulationMode { kExact, kFast };
 struct UnitStats {
   int64_t unit = 0;
   bool non_finite = false;
-  std::vector<int> max_exponents;           // per tensor: ceil_log2(max|g|), or kZeroExponent
-  std::vector<uint64_t> bucket_checksums;   // per bucket; empty in fast mode and for a probe
+  std::vector<int> max_exponents;          // per tensor: ceil_log2(max|g|), or kZeroExponent
+  std::vector<uint64_t> bucket_checksums;  // per bucket; empty in fast mode and for a probe
   int64_t vanished_elements = 0;
 };
 
 class Accumulator : public GradientSink {
  public:
   // The layout and backend must outlive the accumulator. RESOURCE_EXHAUSTED when memory is short.
-  static absl::StatusOr<std::unique_ptr<Accumulator>> Create(AccumulationMode mode, const ParameterLayout& layout,
-                                                             Backend& backend);
+  static absl::StatusOr<std::unique_ptr<Accumulator>> Create(AccumulationMode mode,
+                                                             const ParameterLayout& layout, Backend& backend);
 
-  // Forgets all units, one under way included. exponents: k per tensor (ignored in fast mode, where it may be empty).
+  // Forgets all units, one under way included. exponents: k per tensor (ignored in fast mode, where it may be
+  // empty).
   virtual void Reset(const std::vector<int>& exponents) = 0;
   // The next Add calls belong to this unit.
   virtual void BeginUnit(int64_t unit) = 0;
@@ -50,8 +52,8 @@ class Accumulator : public GradientSink {
   virtual const std::vector<int64_t>& units() const = 0;
   virtual bool final(int bucket) const = 0;
 
-  // The sums of a bucket: layout.buckets()[b].elements values in the backend's memory. Zero for a window without
-  // units. The int64 form in exact mode, the float form in fast mode.
+  // The sums of a bucket: layout.buckets()[b].elements values in the backend's memory. Zero for a window
+  // without units. The int64 form in exact mode, the float form in fast mode.
   virtual int64_t* ExactBucket(int bucket) = 0;
   virtual float* FastBucket(int bucket) = 0;
   // Declares that the bucket's memory now holds the sums over all members.

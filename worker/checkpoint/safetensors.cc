@@ -45,19 +45,32 @@ void ConvertAll(const uint8_t* bytes, int64_t count, float* out, const Convert& 
 
 absl::string_view SafetensorsDTypeName(SafetensorsDType dtype) {
   switch (dtype) {
-    case SafetensorsDType::kBool: return "BOOL";
-    case SafetensorsDType::kU8: return "U8";
-    case SafetensorsDType::kI8: return "I8";
-    case SafetensorsDType::kI16: return "I16";
-    case SafetensorsDType::kU16: return "U16";
-    case SafetensorsDType::kF16: return "F16";
-    case SafetensorsDType::kBF16: return "BF16";
-    case SafetensorsDType::kI32: return "I32";
-    case SafetensorsDType::kU32: return "U32";
-    case SafetensorsDType::kF32: return "F32";
-    case SafetensorsDType::kI64: return "I64";
-    case SafetensorsDType::kU64: return "U64";
-    case SafetensorsDType::kF64: return "F64";
+    case SafetensorsDType::kBool:
+      return "BOOL";
+    case SafetensorsDType::kU8:
+      return "U8";
+    case SafetensorsDType::kI8:
+      return "I8";
+    case SafetensorsDType::kI16:
+      return "I16";
+    case SafetensorsDType::kU16:
+      return "U16";
+    case SafetensorsDType::kF16:
+      return "F16";
+    case SafetensorsDType::kBF16:
+      return "BF16";
+    case SafetensorsDType::kI32:
+      return "I32";
+    case SafetensorsDType::kU32:
+      return "U32";
+    case SafetensorsDType::kF32:
+      return "F32";
+    case SafetensorsDType::kI64:
+      return "I64";
+    case SafetensorsDType::kU64:
+      return "U64";
+    case SafetensorsDType::kF64:
+      return "F64";
   }
   ACCRUE_CHECK(false);
 }
@@ -85,7 +98,9 @@ int64_t SafetensorsDTypeBytes(SafetensorsDType dtype) {
   ACCRUE_CHECK(false);
 }
 
-std::string SafetensorsTensor::ShapeText() const { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
+std::string SafetensorsTensor::ShapeText() const {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(FileSystem& file_system, const std::string& path) {
   ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> mapped, file_system.Map(path));
@@ -94,18 +109,20 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::Open(FileSystem& file_system, c
   file.file_ = std::move(mapped);
   const uint64_t size_bytes = file.file_->size_bytes();
   if (size_bytes < kLengthBytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": expected a safetensors file, found ", size_bytes, " bytes, too few for a header length"));
+    return absl::InvalidArgumentError(absl::StrCat(path, ": expected a safetensors file, found ", size_bytes,
+                                                   " bytes, too few for a header length"));
   }
   uint64_t header_bytes;
   std::memcpy(&header_bytes, file.file_->data(), kLengthBytes);
   if (header_bytes > kMaxHeaderBytes || header_bytes > size_bytes - kLengthBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not a safetensors file, or a truncated one: it claims a header of ",
-                                                   header_bytes, " bytes in a file of ", size_bytes, " (limit ",
-                                                   kMaxHeaderBytes, ")"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": not a safetensors file, or a truncated one: it claims a header of ",
+                     header_bytes, " bytes in a file of ", size_bytes, " (limit ", kMaxHeaderBytes, ")"));
   }
-  const absl::string_view json(reinterpret_cast<const char*>(file.file_->data()) + kLengthBytes, header_bytes);
-  absl::StatusOr<SafetensorsHeader> header = ParseSafetensorsHeader(json, size_bytes - kLengthBytes - header_bytes);
+  const absl::string_view json(reinterpret_cast<const char*>(file.file_->data()) + kLengthBytes,
+                               header_bytes);
+  absl::StatusOr<SafetensorsHeader> header =
+      ParseSafetensorsHeader(json, size_bytes - kLengthBytes - header_bytes);
   if (!header.ok()) return Annotate(header.status(), path);
   file.data_ = file.file_->data() + kLengthBytes + header_bytes;
   file.tensors_ = std::move(header->tensors);
@@ -134,7 +151,8 @@ absl::Status SafetensorsFile::ReadFloats(const SafetensorsTensor& tensor, int64_
       if (count > 0) std::memcpy(out, bytes, static_cast<size_t>(count) * sizeof(float));
       return absl::OkStatus();
     case SafetensorsDType::kBF16:
-      ConvertAll<uint16_t>(bytes, count, out, [](uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); });
+      ConvertAll<uint16_t>(bytes, count, out,
+                           [](uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); });
       return absl::OkStatus();
     case SafetensorsDType::kF16:
       ConvertAll<uint16_t>(bytes, count, out, FloatFromF16);
@@ -143,7 +161,8 @@ absl::Status SafetensorsFile::ReadFloats(const SafetensorsTensor& tensor, int64_
       ConvertAll<double>(bytes, count, out, [](double x) { return static_cast<float>(x); });
       return absl::OkStatus();
     default:
-      return absl::InvalidArgumentError(absl::StrCat(path_, ": tensor \"", tensor.name, "\": expected F32, BF16, F16 or F64, found ",
+      return absl::InvalidArgumentError(absl::StrCat(path_, ": tensor \"", tensor.name,
+                                                     "\": expected F32, BF16, F16 or F64, found ",
                                                      SafetensorsDTypeName(tensor.dtype)));
   }
 }
@@ -162,8 +181,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsWriter>> SafetensorsWriter::Create(
     uint64_t bytes = static_cast<uint64_t>(SafetensorsDTypeBytes(tensor.dtype));
     for (int64_t size : tensor.shape) {
       if (size < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(size), &bytes)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(path, ": tensor \"", tensor.name, "\": shape ", tensor.ShapeText(), " is impossible"));
+        return absl::InvalidArgumentError(absl::StrCat(path, ": tensor \"", tensor.name, "\": shape ",
+                                                       tensor.ShapeText(), " is impossible"));
       }
     }
     const absl::string_view dtype = SafetensorsDTypeName(tensor.dtype);
@@ -195,8 +214,9 @@ absl::Status SafetensorsWriter::Write(const void* data, size_t size_bytes) {
 
 absl::Status SafetensorsWriter::Append(const void* data, size_t size_bytes) {
   if (size_bytes > expected_bytes_ - size_bytes_) {
-    return absl::FailedPreconditionError(absl::StrCat(path_, ": ", size_bytes, " bytes of data after ", size_bytes_,
-                                                      "; the header announces ", expected_bytes_, " in all"));
+    return absl::FailedPreconditionError(absl::StrCat(path_, ": ", size_bytes, " bytes of data after ",
+                                                      size_bytes_, "; the header announces ", expected_bytes_,
+                                                      " in all"));
   }
   return Write(data, size_bytes);
 }

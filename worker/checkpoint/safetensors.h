@@ -1,15 +1,16 @@
 // Safetensors files: a reader that treats its input as hostile, and a streaming writer.
 //
 //   u64 header length (little-endian), JSON header, data. The header maps each tensor's name to
-//   {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, offsets counted from the data's begin, and
+//   {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, offsets counted from the data's begin,
+//   and
 //   "__metadata__" to strings.
 //
 // Thread-safety: a SafetensorsFile may be read by several threads; a writer is used by one.
-// Ownership: a SafetensorsFile keeps its file mapped; pointers into it live as long. Nobody may truncate the file
-// meanwhile.
+// Ownership: a SafetensorsFile keeps its file mapped; pointers into it live as long. Nobody may truncate the
+// file meanwhile.
 //
-// Invariants of an open file: names are unique; every tensor's bytes are its shape times its dtype; the tensors'
-// ranges, in order, are the whole data part without gap or overlap.
+// Invariants of an open file: names are unique; every tensor's bytes are its shape times its dtype; the
+// tensors' ranges, in order, are the whole data part without gap or overlap.
 #pragma once
 
 #include <cstdint>
@@ -44,8 +45,8 @@ struct SafetensorsTensor {
 
 class SafetensorsFile {
  public:
-  // The file system's errors for a file that cannot be mapped; INVALID_ARGUMENT for everything wrong inside, with
-  // the path, the tensor, what was expected and what was found.
+  // The file system's errors for a file that cannot be mapped; INVALID_ARGUMENT for everything wrong inside,
+  // with the path, the tensor, what was expected and what was found.
   static absl::StatusOr<SafetensorsFile> Open(FileSystem& file_system, const std::string& path);
 
   const std::string& path() const { return path_; }
@@ -55,10 +56,12 @@ class SafetensorsFile {
   // Null when there is none.
   const SafetensorsTensor* Find(absl::string_view name) const;
 
-  // The tensor's bytes; not aligned to its elements in files of other writers. Requires a tensor of this file.
+  // The tensor's bytes; not aligned to its elements in files of other writers. Requires a tensor of this
+  // file.
   const uint8_t* Data(const SafetensorsTensor& tensor) const;
 
-  // Its elements as binary32: F32 as they are, BF16 and F16 exactly, F64 rounded. INVALID_ARGUMENT for other dtypes.
+  // Its elements as binary32: F32 as they are, BF16 and F16 exactly, F64 rounded. INVALID_ARGUMENT for other
+  // dtypes.
   absl::Status ReadFloats(const SafetensorsTensor& tensor, float* out) const;
   // Elements [first, first + count) of it, as above.
   absl::Status ReadFloats(const SafetensorsTensor& tensor, int64_t first, int64_t count, float* out) const;
@@ -76,8 +79,8 @@ class SafetensorsFile {
 
 class SafetensorsWriter {
  public:
-  // Creates the file and writes its header. Tensors need name, dtype and shape; their data follow in this order.
-  // INVALID_ARGUMENT for a repeated name or a negative dimension; the file system's errors.
+  // Creates the file and writes its header. Tensors need name, dtype and shape; their data follow in this
+  // order. INVALID_ARGUMENT for a repeated name or a negative dimension; the file system's errors.
   static absl::StatusOr<std::unique_ptr<SafetensorsWriter>> Create(
       FileSystem& file_system, const std::string& path, std::vector<SafetensorsTensor> tensors,
       const std::map<std::string, std::string>& metadata);

@@ -18,15 +18,17 @@ constexpr size_t kMaxDimensions = 16;
 constexpr size_t kMaxMetadataEntries = 10'000;
 
 constexpr SafetensorsDType kDTypes[] = {
-    SafetensorsDType::kBool, SafetensorsDType::kU8,   SafetensorsDType::kI8,  SafetensorsDType::kI16, SafetensorsDType::kU16,
-    SafetensorsDType::kF16,  SafetensorsDType::kBF16, SafetensorsDType::kI32, SafetensorsDType::kU32, SafetensorsDType::kF32,
-    SafetensorsDType::kI64,  SafetensorsDType::kU64,  SafetensorsDType::kF64};
+    SafetensorsDType::kBool, SafetensorsDType::kU8,  SafetensorsDType::kI8,   SafetensorsDType::kI16,
+    SafetensorsDType::kU16,  SafetensorsDType::kF16, SafetensorsDType::kBF16, SafetensorsDType::kI32,
+    SafetensorsDType::kU32,  SafetensorsDType::kF32, SafetensorsDType::kI64,  SafetensorsDType::kU64,
+    SafetensorsDType::kF64};
 
 std::string Quoted(absl::string_view text) {
   return absl::StrCat("\"", absl::Utf8SafeCEscape(text.substr(0, 100)), text.size() > 100 ? "...\"" : "\"");
 }
 
-// Follows the parser's events: {NAME: {"dtype": "...", "shape": [...], "data_offsets": [a, b]}, "__metadata__": {...}}.
+// Follows the parser's events: {NAME: {"dtype": "...", "shape": [...], "data_offsets": [a, b]},
+// "__metadata__": {...}}.
 class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
  public:
   SafetensorsHeader header;
@@ -48,7 +50,8 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
       return true;
     }
     if (place_ == Place::kOffsets) {
-      if (offsets_.size() == 2) return Fail(absl::StrCat(Of(), "\"data_offsets\" needs two numbers, found more"));
+      if (offsets_.size() == 2)
+        return Fail(absl::StrCat(Of(), "\"data_offsets\" needs two numbers, found more"));
       offsets_.push_back(value);
       return true;
     }
@@ -87,9 +90,11 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool key(std::string& value) override {
-    if (value.size() > kMaxNameBytes) return Fail(absl::StrCat("a name longer than ", kMaxNameBytes, " bytes: ", Quoted(value)));
+    if (value.size() > kMaxNameBytes)
+      return Fail(absl::StrCat("a name longer than ", kMaxNameBytes, " bytes: ", Quoted(value)));
     if (place_ == Place::kTop) {
-      if (!names_.insert(value).second) return Fail(absl::StrCat(Quoted(value), " appears twice in the header"));
+      if (!names_.insert(value).second)
+        return Fail(absl::StrCat(Quoted(value), " appears twice in the header"));
       if (names_.size() > kMaxTensors) return Fail(absl::StrCat("more than ", kMaxTensors, " tensors"));
       name_ = value;
       return true;
@@ -98,10 +103,12 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
     if (!seen_.insert(value).second) return Fail(absl::StrCat(Of(), Quoted(value), " appears twice"));
     if (place_ == Place::kMetadata) {
       if (value.empty()) return Fail(absl::StrCat(Of(), "an empty key"));
-      return seen_.size() <= kMaxMetadataEntries || Fail(absl::StrCat(Of(), "more than ", kMaxMetadataEntries, " entries"));
+      return seen_.size() <= kMaxMetadataEntries ||
+             Fail(absl::StrCat(Of(), "more than ", kMaxMetadataEntries, " entries"));
     }
     return value == "dtype" || value == "shape" || value == "data_offsets" ||
-           Fail(absl::StrCat(Of(), "unknown key ", Quoted(value), "; expected dtype, shape and data_offsets"));
+           Fail(
+               absl::StrCat(Of(), "unknown key ", Quoted(value), "; expected dtype, shape and data_offsets"));
   }
 
   bool end_object() override {
@@ -141,7 +148,8 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
   enum class Place { kBegin, kTop, kMetadata, kTensor, kShape, kOffsets, kEnd };
 
   std::string Of() const {
-    return place_ == Place::kMetadata ? std::string("__metadata__: ") : absl::StrCat("tensor ", Quoted(name_), ": ");
+    return place_ == Place::kMetadata ? std::string("__metadata__: ")
+                                      : absl::StrCat("tensor ", Quoted(name_), ": ");
   }
 
   bool Fail(std::string message) {
@@ -159,10 +167,12 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
       case Place::kMetadata:
         return Fail(absl::StrCat(Of(), Quoted(key_), ": expected a string, found ", found));
       case Place::kTensor:
-        return Fail(absl::StrCat(Of(), Quoted(key_), ": expected ", key_ == "dtype" ? "a string" : "a list", ", found ", found));
+        return Fail(absl::StrCat(Of(), Quoted(key_), ": expected ", key_ == "dtype" ? "a string" : "a list",
+                                 ", found ", found));
       case Place::kShape:
       case Place::kOffsets:
-        return Fail(absl::StrCat(Of(), Quoted(key_), ": expected whole numbers of at least 0, found ", found));
+        return Fail(
+            absl::StrCat(Of(), Quoted(key_), ": expected whole numbers of at least 0, found ", found));
     }
     return false;
   }
@@ -181,8 +191,9 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
     tensor_.begin = offsets_[0];
     tensor_.end = offsets_[1];
     if (tensor_.begin > tensor_.end || tensor_.end - tensor_.begin != bytes) {
-      return Fail(absl::StrCat(Of(), "shape ", tensor_.ShapeText(), " of ", absl::string_view(SafetensorsDTypeName(tensor_.dtype)),
-                               " needs ", bytes, " bytes, data_offsets are [", tensor_.begin, ", ", tensor_.end, "]"));
+      return Fail(absl::StrCat(Of(), "shape ", tensor_.ShapeText(), " of ",
+                               absl::string_view(SafetensorsDTypeName(tensor_.dtype)), " needs ", bytes,
+                               " bytes, data_offsets are [", tensor_.begin, ", ", tensor_.end, "]"));
     }
     header.tensors.push_back(std::move(tensor_));
     return true;
@@ -206,18 +217,23 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json,
   if (!parsed) return absl::InvalidArgumentError("the header is not JSON");
 
   std::vector<SafetensorsTensor>& tensors = handler.header.tensors;
-  std::stable_sort(tensors.begin(), tensors.end(), [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
-    return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
-  });
+  std::stable_sort(tensors.begin(), tensors.end(),
+                   [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
+                     return a.begin != b.begin ? a.begin < b.begin : a.end < b.end;
+                   });
   uint64_t covered = 0;
   for (const SafetensorsTensor& tensor : tensors) {
-    const std::string place = absl::StrCat("tensor ", Quoted(tensor.name), ": data_offsets [", tensor.begin, ", ", tensor.end, "]");
+    const std::string place =
+        absl::StrCat("tensor ", Quoted(tensor.name), ": data_offsets [", tensor.begin, ", ", tensor.end, "]");
     if (tensor.end > data_bytes) {
-      return absl::InvalidArgumentError(absl::StrCat(place, " lie beyond the file's ", data_bytes, " bytes of data"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(place, " lie beyond the file's ", data_bytes, " bytes of data"));
     }
-    if (tensor.begin < covered) return absl::InvalidArgumentError(absl::StrCat(place, " overlap the tensor before"));
+    if (tensor.begin < covered)
+      return absl::InvalidArgumentError(absl::StrCat(place, " overlap the tensor before"));
     if (tensor.begin > covered) {
-      return absl::InvalidArgumentError(absl::StrCat(place, " leave a gap after byte ", covered, " of the data"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(place, " leave a gap after byte ", covered, " of the data"));
     }
     covered = tensor.end;
   }

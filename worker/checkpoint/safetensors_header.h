@@ -20,8 +20,8 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-// data_bytes: size of the part after the header. INVALID_ARGUMENT, without the file's path, for anything that breaks
-// an invariant of SafetensorsFile.
+// data_bytes: size of the part after the header. INVALID_ARGUMENT, without the file's path, for anything that
+// breaks an invariant of SafetensorsFile.
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view json, uint64_t data_bytes);
 
 }  // namespace accrue

@@ -16,7 +16,11 @@ class TrainingStateImpl : public TrainingState {
 
   TrainingStateImpl(const OptimizerConfig& config, AccumulationMode mode, const ParameterLayout& layout,
                     Backend& backend, Buffers buffers)
-      : config_(config), mode_(mode), layout_(layout), backend_(backend), buffers_(std::move(buffers)),
+      : config_(config),
+        mode_(mode),
+        layout_(layout),
+        backend_(backend),
+        buffers_(std::move(buffers)),
         hashes_(layout.chunks().size() * buffers_.size()) {
     for (const TensorInfo& tensor : layout.tensors()) {
       for (size_t array = 0; array < buffers_.size(); ++array) {
@@ -27,6 +31,7 @@ class TrainingStateImpl : public TrainingState {
 
   float* parameters() override { return Array(0); }
   const ParameterLayout& layout() const override { return layout_; }
+  AccumulationMode mode() const override { return mode_; }
   int64_t window() const override { return window_; }
   int64_t steps() const override { return steps_; }
   const std::vector<int>& exponents() const override { return exponents_; }
@@ -47,7 +52,8 @@ class TrainingStateImpl : public TrainingState {
   StepOutcome Step(Accumulator& accumulator, const StepInput& input) override {
     ACCRUE_CHECK(input.valid_tokens > 0 && accumulator.mode() == mode_);
     CheckExponents(input.next_exponents);
-    for (size_t b = 0; b < layout_.buckets().size(); ++b) ACCRUE_CHECK(accumulator.final(static_cast<int>(b)));
+    for (size_t b = 0; b < layout_.buckets().size(); ++b)
+      ACCRUE_CHECK(accumulator.final(static_cast<int>(b)));
 
     StepOutcome outcome;
     outcome.gradient_norm = accumulator.Norm(input.valid_tokens);
@@ -56,7 +62,8 @@ class TrainingStateImpl : public TrainingState {
     }
     UpdateArgs args = Scalars(input);
     args.scale = static_cast<float>(outcome.clip_coefficient / static_cast<double>(input.valid_tokens));
-    for (size_t t = 0; t < layout_.tensors().size(); ++t) UpdateTensor(accumulator, static_cast<int>(t), args);
+    for (size_t t = 0; t < layout_.tensors().size(); ++t)
+      UpdateTensor(accumulator, static_cast<int>(t), args);
 
     window_ += 1;
     steps_ += 1;
@@ -75,7 +82,8 @@ class TrainingStateImpl : public TrainingState {
       const TensorInfo& tensor = layout_.tensors()[t];
       Hash128* hashes = HashesOf(tensor);
       for (size_t array = 0; array < buffers_.size(); ++array, hashes += tensor.chunks) {
-        backend_.state_ops().HashChunks(Array(array) + tensor.arena_offset, tensor.elements, sizeof(float), hashes);
+        backend_.state_ops().HashChunks(Array(array) + tensor.arena_offset, tensor.elements, sizeof(float),
+                                        hashes);
       }
     }
     return DigestOfHashes();
@@ -152,10 +160,11 @@ class TrainingStateImpl : public TrainingState {
     float* m = Array(1) + tensor.arena_offset;
     float* v = buffers_.size() > 2 ? Array(2) + tensor.arena_offset : nullptr;
     if (mode_ == AccumulationMode::kExact) {
-      backend_.state_ops().Update(accumulator.ExactTensor(index), tensor.elements, accumulator.exponents()[index], args,
-                                  p, m, v, HashesOf(tensor));
+      backend_.state_ops().Update(accumulator.ExactTensor(index), tensor.elements,
+                                  accumulator.exponents()[index], args, p, m, v, HashesOf(tensor));
     } else {
-      backend_.state_ops().Update(accumulator.FastTensor(index), tensor.elements, args, p, m, v, HashesOf(tensor));
+      backend_.state_ops().Update(accumulator.FastTensor(index), tensor.elements, args, p, m, v,
+                                  HashesOf(tensor));
     }
   }
 
@@ -191,14 +200,16 @@ class TrainingStateImpl : public TrainingState {
 
 absl::StatusOr<std::unique_ptr<TrainingState>> TrainingState::Create(const OptimizerConfig& config,
                                                                      AccumulationMode mode,
-                                                                     const ParameterLayout& layout, Backend& backend) {
+                                                                     const ParameterLayout& layout,
+                                                                     Backend& backend) {
   const int arrays = config.kind == OptimizerKind::kAdamW ? 3 : 2;
   TrainingStateImpl::Buffers buffers;
   for (int array = 0; array < arrays; ++array) {
     absl::StatusOr<std::unique_ptr<DeviceBuffer>> buffer =
         backend.Allocate(static_cast<size_t>(layout.arena_elements()) * sizeof(float));
     if (!buffer.ok()) {
-      return Annotate(buffer.status(), absl::StrCat("training state of ", layout.parameters(), " parameters"));
+      return Annotate(buffer.status(),
+                      absl::StrCat("training state of ", layout.parameters(), " parameters"));
     }
     buffers.push_back(*std::move(buffer));
   }

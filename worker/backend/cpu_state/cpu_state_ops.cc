@@ -14,8 +14,8 @@ namespace accrue {
 namespace {
 
 using cpu_state::GradientScan;
-using cpu_state::kKernelStep;
 using cpu_state::Kernels;
+using cpu_state::kKernelStep;
 
 static_assert(std::endian::native == std::endian::little, "hashes are of little-endian bytes");
 
@@ -69,7 +69,8 @@ ChunkStats StatsOf(const GradientScan& scan, const float* gradient, int64_t elem
 
 class CpuStateOps : public StateOps {
  public:
-  explicit CpuStateOps(ThreadPool& pool) : pool_(pool), kernels_(cpu_state::BestKernels()), weights_(Weights()) {}
+  explicit CpuStateOps(ThreadPool& pool)
+      : pool_(pool), kernels_(cpu_state::BestKernels()), weights_(Weights()) {}
 
   void QuantizeAdd(const float* gradient, int64_t elements, int k, bool first, int64_t* accumulator,
                    ChunkStats* host_stats) override {
@@ -83,7 +84,9 @@ class CpuStateOps : public StateOps {
       if (whole < count) {
         PaddedTail<float> tail(g + whole, count - whole);
         PaddedTail<int64_t> tail_sums(sums + whole, first ? 0 : count - whole);
-        Merge(kernels_.quantize_add(tail.data(), kKernelStep, scale, first, weights_ + whole, tail_sums.data()), scan);
+        Merge(
+            kernels_.quantize_add(tail.data(), kKernelStep, scale, first, weights_ + whole, tail_sums.data()),
+            scan);
         std::copy_n(tail_sums.data(), count - whole, sums + whole);
       }
       host_stats[chunk] = StatsOf(scan, g, count);
@@ -140,8 +143,8 @@ class CpuStateOps : public StateOps {
     SquareSumsOf(FloatSource(sums), elements, host_sums);
   }
 
-  void Update(const int64_t* sums, int64_t elements, int k, const UpdateArgs& args, float* p, float* m, float* v,
-              Hash128* host_hashes) override {
+  void Update(const int64_t* sums, int64_t elements, int k, const UpdateArgs& args, float* p, float* m,
+              float* v, Hash128* host_hashes) override {
     const ExactSource source(*this, sums, k);
     UpdateFrom(source, elements, args, p, m, v, host_hashes);
   }
@@ -152,13 +155,14 @@ class CpuStateOps : public StateOps {
 
   void HashChunks(const void* values, int64_t elements, int element_bytes, Hash128* host_hashes) override {
     ForEachChunk(elements, [&](int64_t chunk, int64_t begin, int64_t count) {
-      host_hashes[chunk] = HashBytes(static_cast<const char*>(values) + begin * element_bytes, count * element_bytes);
+      host_hashes[chunk] =
+          HashBytes(static_cast<const char*>(values) + begin * element_bytes, count * element_bytes);
     });
   }
 
  private:
-  // Where the update's s comes from: `Block` returns s of up to kBlockElements elements, padded with zeros to whole
-  // steps, in `buffer` if need be.
+  // Where the update's s comes from: `Block` returns s of up to kBlockElements elements, padded with zeros to
+  // whole steps, in `buffer` if need be.
   class ExactSource {
    public:
     ExactSource(const CpuStateOps& ops, const int64_t* sums, int k)
@@ -222,8 +226,8 @@ class CpuStateOps : public StateOps {
   }
 
   template <typename Source>
-  void UpdateFrom(const Source& source, int64_t elements, const UpdateArgs& args, float* p, float* m, float* v,
-                  Hash128* host_hashes) {
+  void UpdateFrom(const Source& source, int64_t elements, const UpdateArgs& args, float* p, float* m,
+                  float* v, Hash128* host_hashes) {
     const int64_t chunks = ChunkCount(elements);
     ForEachChunk(elements, [&](int64_t chunk, int64_t begin, int64_t count) {
       alignas(64) float buffer[kBlockElements];
@@ -236,7 +240,8 @@ class CpuStateOps : public StateOps {
       const size_t size_bytes = count * sizeof(float);
       host_hashes[chunk] = HashBytes(p + begin, size_bytes);
       host_hashes[chunks + chunk] = HashBytes(m + begin, size_bytes);
-      if (args.kind == OptimizerKind::kAdamW) host_hashes[2 * chunks + chunk] = HashBytes(v + begin, size_bytes);
+      if (args.kind == OptimizerKind::kAdamW)
+        host_hashes[2 * chunks + chunk] = HashBytes(v + begin, size_bytes);
     });
   }
 

@@ -41,8 +41,8 @@ HWY_INLINE hn::Vec<I64> RoundToInt64(hn::Vec<F64> x) {
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
   return hn::Vec<I64>{_mm512_cvtpd_epi64(x.raw)};
 #else
-  // x = high * 2^32 + low without error (x has 24 significant bits); each is rounded by adding 1.5 * 2^52, which
-  // leaves the integer in the low bits of the pattern. high * 2^32 is even, so rounding low rounds x.
+  // x = high * 2^32 + low without error (x has 24 significant bits); each is rounded by adding 1.5 * 2^52,
+  // which leaves the integer in the low bits of the pattern. high * 2^32 is even, so rounding low rounds x.
   const auto magic = hn::Set(f64, 6755399441055744.0);
   const auto high = hn::Sub(hn::Add(hn::Mul(x, hn::Set(f64, 0x1p-32)), magic), magic);
   const auto low = hn::Sub(x, hn::Mul(high, hn::Set(f64, 0x1p32)));
@@ -60,8 +60,8 @@ HWY_INLINE hn::Vec<Half> ToFloatOnce(hn::Vec<I64> value) {
 #if HWY_TARGET <= HWY_AVX3 && HWY_ARCH_X86
   return hn::Vec<Half>{_mm512_cvtepi64_ps(value.raw)};
 #else
-  // From 2^53 on, the low 11 bits become one sticky bit, far below those that binary32 rounds at: binary64 then
-  // holds the value exactly and the second conversion alone rounds.
+  // From 2^53 on, the low 11 bits become one sticky bit, far below those that binary32 rounds at: binary64
+  // then holds the value exactly and the second conversion alone rounds.
   const auto low = hn::Set(i64, 0x7ff);
   const auto sticky = hn::AndNot(low, hn::Or(value, hn::Add(hn::And(value, low), low)));
   const auto size = hn::BitCast(u64, hn::Xor(value, hn::BroadcastSignBit(value)));
@@ -114,8 +114,8 @@ uint32_t Largest(Tag tag, hn::Vec<Tag> x) {
 }
 
 template <bool kFirst>
-HWY_INLINE GradientScan QuantizeAddLoop(const float* gradient, int64_t count, double scale, const uint64_t* weights,
-                                        int64_t* accumulator) {
+HWY_INLINE GradientScan QuantizeAddLoop(const float* gradient, int64_t count, double scale,
+                                        const uint64_t* weights, int64_t* accumulator) {
   const auto factor = hn::Set(f64, scale);
   auto largest = hn::Zero(half_i);
   auto vanished = hn::Zero(u64), sum = hn::Zero(u64);
@@ -133,15 +133,16 @@ HWY_INLINE GradientScan QuantizeAddLoop(const float* gradient, int64_t count, do
   return {Largest(half_i, largest), static_cast<int64_t>(Sum(vanished)), Sum(sum)};
 }
 
-GradientScan QuantizeAdd(const float* gradient, int64_t count, double scale, bool first, const uint64_t* weights,
-                         int64_t* accumulator) {
+GradientScan QuantizeAdd(const float* gradient, int64_t count, double scale, bool first,
+                         const uint64_t* weights, int64_t* accumulator) {
   return first ? QuantizeAddLoop<true>(gradient, count, scale, weights, accumulator)
                : QuantizeAddLoop<false>(gradient, count, scale, weights, accumulator);
 }
 
 GradientScan Inspect(const float* gradient, int64_t count) {
   auto largest = hn::Zero(i32);
-  for (int64_t i = 0; i < count; i += kNarrow) largest = hn::Max(largest, AbsBits(f32, hn::LoadU(f32, gradient + i)));
+  for (int64_t i = 0; i < count; i += kNarrow)
+    largest = hn::Max(largest, AbsBits(f32, hn::LoadU(f32, gradient + i)));
   return {Largest(i32, largest), 0, 0};
 }
 
@@ -157,13 +158,15 @@ HWY_INLINE GradientScan FloatAddLoop(const float* gradient, int64_t count, float
 }
 
 GradientScan FloatAdd(const float* gradient, int64_t count, bool first, float* accumulator) {
-  return first ? FloatAddLoop<true>(gradient, count, accumulator) : FloatAddLoop<false>(gradient, count, accumulator);
+  return first ? FloatAddLoop<true>(gradient, count, accumulator)
+               : FloatAddLoop<false>(gradient, count, accumulator);
 }
 
 uint64_t WeightedSum(const int64_t* values, int64_t count, const uint64_t* weights) {
   auto sum = hn::Zero(u64);
   for (int64_t i = 0; i < count; i += kWide) {
-    sum = hn::Add(sum, MultiplyLow(hn::BitCast(u64, hn::LoadU(i64, values + i)), hn::LoadU(u64, weights + i)));
+    sum =
+        hn::Add(sum, MultiplyLow(hn::BitCast(u64, hn::LoadU(i64, values + i)), hn::LoadU(u64, weights + i)));
   }
   return Sum(sum);
 }
@@ -191,7 +194,8 @@ void SquareSums(const float* values, int64_t count, double partials[16]) {
 void AdamW(const float* sums, int64_t count, const UpdateArgs& args, float* p, float* m, float* v) {
   const auto scale = hn::Set(f32, args.scale);
   const auto b1 = hn::Set(f32, args.beta1), b2 = hn::Set(f32, args.beta2);
-  const auto one_minus_b1 = hn::Set(f32, args.one_minus_beta1), one_minus_b2 = hn::Set(f32, args.one_minus_beta2);
+  const auto one_minus_b1 = hn::Set(f32, args.one_minus_beta1),
+             one_minus_b2 = hn::Set(f32, args.one_minus_beta2);
   const auto c1 = hn::Set(f32, args.bias_correction1), c2 = hn::Set(f32, args.bias_correction2);
   const auto rate = hn::Set(f32, args.learning_rate), epsilon = hn::Set(f32, args.epsilon);
   const auto decay = hn::Set(f32, args.weight_decay);
@@ -222,7 +226,8 @@ void Sgd(const float* sums, int64_t count, const UpdateArgs& args, float* p, flo
 }
 
 const Kernels* Table() {
-  static constexpr Kernels table = {QuantizeAdd, Inspect, FloatAdd, WeightedSum, ToFloat, SquareSums, AdamW, Sgd};
+  static constexpr Kernels table = {QuantizeAdd, Inspect,    FloatAdd, WeightedSum,
+                                    ToFloat,     SquareSums, AdamW,    Sgd};
   return &table;
 }
 

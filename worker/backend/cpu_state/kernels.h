@@ -1,7 +1,8 @@
 // The inner loops of CpuStateOps, one table of them per instruction set.
 //
-// Pure functions on memory; thread-safe. Every count is a multiple of kKernelStep: the caller pads. All tables give
-// the same bits: each operation is the IEEE one that docs/numerics.md names, none is fused, reordered or flushed.
+// Pure functions on memory; thread-safe. Every count is a multiple of kKernelStep: the caller pads. All
+// tables give the same bits: each operation is the IEEE one that docs/numerics.md names, none is fused,
+// reordered or flushed.
 #pragma once
 
 #include <cstdint>
@@ -22,8 +23,8 @@ struct GradientScan {
 
 struct Kernels {
   // accumulator[i] (+)= rint(gradient[i] * scale); scans, with the weights of ElementWeight.
-  GradientScan (*quantize_add)(const float* gradient, int64_t count, double scale, bool first, const uint64_t* weights,
-                               int64_t* accumulator);
+  GradientScan (*quantize_add)(const float* gradient, int64_t count, double scale, bool first,
+                               const uint64_t* weights, int64_t* accumulator);
   GradientScan (*inspect)(const float* gradient, int64_t count);
   GradientScan (*float_add)(const float* gradient, int64_t count, bool first, float* accumulator);
   uint64_t (*weighted_sum)(const int64_t* values, int64_t count, const uint64_t* weights);
