@@ -1,0 +1,83 @@
+#include "coordinator/core/apportion.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <queue>
+#include <utility>
+
+#include "common/check.h"
+
+namespace accrue::core {
+namespace {
+
+// One time a worker; who was not measured is taken to be as fast as the mean of the others.
+std::vector<double> UnitTimes(const std::vector<Load>& loads) {
+  double sum = 0;
+  int64_t measured = 0;
+  for (const Load& load : loads) {
+    if (load.unit_ns <= 0) continue;
+    sum += load.unit_ns;
+    ++measured;
+  }
+  const double mean = measured > 0 ? sum / static_cast<double>(measured) : 1.0;
+  std::vector<double> times;
+  times.reserve(loads.size());
+  for (const Load& load : loads) times.push_back(load.unit_ns > 0 ? load.unit_ns : mean);
+  return times;
+}
+
+}  // namespace
+
+std::vector<int64_t> Apportion(int64_t units, const std::vector<Load>& loads) {
+  ACCRUE_CHECK(!loads.empty() && units >= 0);
+  const std::vector<double> times = UnitTimes(loads);
+  std::vector<int64_t> counts(loads.size(), 0);
+  int64_t left = units;
+
+  // Giving each unit in turn to the worker that would finish it first is optimal. Whatever finishes within the ideal
+  // makespan is given by that rule before anything else, so it can be given at once.
+  if (std::all_of(loads.begin(), loads.end(), [](const Load& load) { return load.pending == 0; })) {
+    double speed = 0;
+    for (double time : times) speed += 1 / time;
+    const double ideal = static_cast<double>(units) / speed;
+    for (size_t i = 0; i < times.size(); ++i) {
+      // A hair less, so that rounding never gives more units than there are.
+      counts[i] = std::min(left, static_cast<int64_t>(ideal / times[i] * (1 - 1e-12)));
+      left -= counts[i];
+    }
+  }
+
+  using Finish = std::pair<double, size_t>;
+  std::priority_queue<Finish, std::vector<Finish>, std::greater<>> next;
+  const auto finish_of_next = [&](size_t i) {
+    return static_cast<double>(loads[i].pending + counts[i] + 1) * times[i];
+  };
+  for (size_t i = 0; i < times.size(); ++i) next.emplace(finish_of_next(i), i);
+  for (; left > 0; --left) {
+    const size_t i = next.top().second;
+    next.pop();
+    ++counts[i];
+    next.emplace(finish_of_next(i), i);
+  }
+  return counts;
+}
+
+double MakespanNs(const std::vector<Load>& loads, const std::vector<int64_t>& counts) {
+  ACCRUE_CHECK(loads.size() == counts.size());
+  const std::vector<double> times = UnitTimes(loads);
+  double makespan = 0;
+  for (size_t i = 0; i < loads.size(); ++i) {
+    makespan = std::max(makespan, static_cast<double>(loads[i].pending + counts[i]) * times[i]);
+  }
+  return makespan;
+}
+
+std::vector<int64_t> ApportionSteadily(int64_t units, const std::vector<Load>& loads,
+                                       const std::vector<int64_t>& previous, double threshold) {
+  std::vector<int64_t> best = Apportion(units, loads);
+  if (previous.empty()) return best;
+  return MakespanNs(loads, previous) * (1 - threshold) <= MakespanNs(loads, best) ? previous : best;
+}
+
+}  // namespace accrue::core

@@ -1,0 +1,127 @@
+// From the members' steps to the durable record that a window's update is the one that counts.
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "coordinator/core/machine.h"
+
+namespace accrue::core {
+
+void Machine::OnWorkerStepped(const WorkerStepped& event) {
+  const std::optional<Sender> sender = Accept(event.from, event.key);
+  if (!sender) return;
+  WindowRun* run = FindRun(*sender->job, event.key);
+  if (run == nullptr) return;
+  if (!run->sealed || event.key.epoch != run->sealed->epoch) return Drop("seal is old");
+  if (sender->worker->role != Role::kMember || run->parts.count(event.from) == 0) {
+    return Drop("worker is not a member");
+  }
+  run->sealed->failed.erase(event.from);
+  run->sealed->steps[event.from] = {event.digest, event.gradient_norm, event.clip_coefficient, event.phases,
+                                    event.memory_bytes};
+  sender->worker->memory_bytes = event.memory_bytes;
+}
+
+// All members stepped: equal digests and norms commit; a strict majority commits without the others.
+bool Machine::TryCommit(Job& job) {
+  const Sealed& sealed = *job.current->sealed;
+  if (sealed.steps.size() < job.members.size()) return false;
+  using Outcome = std::pair<std::string, uint64_t>;
+  std::map<Outcome, std::vector<Incarnation>> by_outcome;
+  for (const auto& [member, step] : sealed.steps) {
+    by_outcome[{step.digest, std::bit_cast<uint64_t>(step.gradient_norm)}].push_back(member);
+  }
+  const auto winner = std::max_element(by_outcome.begin(), by_outcome.end(), [](const auto& a, const auto& b) {
+    return a.second.size() < b.second.size();
+  });
+  if (winner->second.size() * 2 <= job.members.size()) {
+    const auto other = winner == by_outcome.begin() ? std::next(winner) : by_outcome.begin();
+    EndJob(job, JobState::kFailed,
+           absl::StrCat("window ", job.current->number, " ended in different states, and no majority: ",
+                        NameOf(winner->second[0]), " has ", winner->first.first, ", ", NameOf(other->second[0]),
+                        " has ", other->first.first));
+    return true;
+  }
+  const std::string digest = winner->first.first;
+  const auto recorded = job.recorded.find(job.current->number);
+  if (recorded != job.recorded.end() && recorded->second != digest) {
+    EndJob(job, JobState::kFailed,
+           absl::StrCat("window ", job.current->number, ", computed again, has digest ", digest, "; recorded was ",
+                        recorded->second));
+    return true;
+  }
+  const double gradient_norm = std::bit_cast<double>(winner->first.second);
+  std::vector<Incarnation> minority;
+  for (const auto& [outcome, members] : by_outcome) {
+    if (outcome != winner->first) minority.insert(minority.end(), members.begin(), members.end());
+  }
+  for (Incarnation member : minority) {
+    const std::string theirs = sealed.steps.at(member).digest;
+    ExpelWorker(member,
+                absl::StrCat("quarantined: after window ", job.current->number, " it holds ", theirs,
+                             ", the majority ", digest),
+                false);
+  }
+  CommitWindow(job, digest, gradient_norm);
+  return true;
+}
+
+WindowRecord Machine::RecordOf(const Job& job, const WindowRun& run, const std::string& digest,
+                               double gradient_norm) const {
+  const Sealed& sealed = *run.sealed;
+  const Totals& totals = sealed.totals;
+  WindowRecord record;
+  record.window = Window(run.number);
+  record.loss = totals.valid_tokens > 0 ? totals.loss_sum / static_cast<double>(totals.valid_tokens) : 0;
+  record.gradient_norm = gradient_norm;
+  record.learning_rate = LearningRate(job.config.schedule, run.number);
+  record.tokens = totals.valid_tokens;
+  record.digest = digest;
+  record.skipped = sealed.verdict == Verdict::kSkip;
+  record.attempt = run.attempt;
+  record.sequences = job.config.units_per_window * job.config.sequences_per_unit;
+  record.clip_coefficient = sealed.steps.begin()->second.clip_coefficient;
+  const double elements = static_cast<double>(job.config.units_per_window) * static_cast<double>(job.parameters);
+  record.vanished_fraction = elements > 0 ? static_cast<double>(totals.vanished_elements) / elements : 0;
+  for (const auto& [member, step] : sealed.steps) {
+    record.workers.push_back({member, workers_.at(member).identity.name, run.leases.ShareOf(member).leased,
+                              run.parts.at(member).gradient_norm, step.phases, step.memory_bytes});
+  }
+  record.timeline = job.timeline;
+  record.epoch = sealed.epoch;
+  record.duration_ns = now_ns_ - (job.last_commit_ns >= 0 ? job.last_commit_ns : run.planned_at_ns);
+  record.next_exponents = sealed.next_exponents;
+  record.steps = job.steps + (record.skipped ? 0 : 1);
+  return record;
+}
+
+void Machine::CommitWindow(Job& job, const std::string& digest, double gradient_norm) {
+  WindowRun run = std::move(*job.current);
+  const WindowRecord record = RecordOf(job, run, digest, gradient_norm);
+  const bool first_time = job.recorded.emplace(run.number, digest).second;
+  if (first_time) {
+    Persist(job, PersistCommit{job.config.id, record});
+    if (record.skipped) ++job.windows_skipped;
+    job.loss = record.loss;
+  }
+  Record(job, "commit",
+         first_time ? absl::StrCat("window ", run.number, " has digest ", digest)
+                    : absl::StrCat("window ", run.number, ", computed again, has the digest that was recorded"));
+  for (const auto& [member, step] : run.sealed->steps) {
+    ++workers_.at(member).windows;
+    SendTo(member, Commit{KeyFor(job, member, run.number, run.attempt), digest});
+  }
+
+  job.committed = run.number + 1;
+  job.steps = record.steps;
+  job.digest = digest;
+  job.exponents = record.next_exponents;
+  job.last_commit_ns = now_ns_;
+  job.failed_reduces = 0;
+  job.current = std::exchange(job.next, std::nullopt);
+  if (job.checkpoint && job.checkpoint->window == job.committed) CommitCheckpoint(job);
+}
+
+}  // namespace accrue::core

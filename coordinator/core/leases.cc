@@ -1,0 +1,82 @@
+#include "coordinator/core/leases.h"
+
+#include "common/check.h"
+
+namespace accrue::core {
+
+void AppendUnit(int64_t unit, std::vector<UnitRange>& ranges) {
+  if (!ranges.empty() && ranges.back().first + ranges.back().count == unit) {
+    ++ranges.back().count;
+  } else {
+    ranges.push_back({unit, 1});
+  }
+}
+
+std::vector<UnitRange> Leases::Grant(Incarnation worker, int64_t count) {
+  ACCRUE_CHECK(count >= 0 && count <= free_ && worker != Incarnation());
+  std::vector<UnitRange> ranges;
+  if (count == 0) return ranges;
+  for (int64_t left = count; left > 0; ++first_free_) {
+    Unit& unit = units_[static_cast<size_t>(first_free_)];
+    if (unit.holder != Incarnation() || unit.done) continue;
+    unit.holder = worker;
+    AppendUnit(first_free_, ranges);
+    --left;
+  }
+  free_ -= count;
+  shares_[worker].leased += count;
+  return ranges;
+}
+
+void Leases::MarkDone(int64_t unit) {
+  Unit& entry = units_[static_cast<size_t>(unit)];
+  ACCRUE_CHECK(entry.holder != Incarnation() && !entry.done);
+  entry.done = true;
+  ++done_;
+  ++shares_[entry.holder].done;
+}
+
+void Leases::Revoke(Incarnation worker) {
+  if (shares_.erase(worker) == 0) return;
+  for (int64_t i = size() - 1; i >= 0; --i) {
+    Unit& unit = units_[static_cast<size_t>(i)];
+    if (unit.holder != worker) continue;
+    if (unit.done) --done_;
+    unit = Unit();
+    ++free_;
+    if (i < first_free_) first_free_ = i;
+  }
+}
+
+void Leases::RevokeUnfinished(Incarnation worker) {
+  if (shares_.erase(worker) == 0) return;
+  for (int64_t i = size() - 1; i >= 0; --i) {
+    Unit& unit = units_[static_cast<size_t>(i)];
+    if (unit.holder != worker) continue;
+    unit.holder = Incarnation();
+    if (unit.done) continue;
+    ++free_;
+    if (i < first_free_) first_free_ = i;
+  }
+}
+
+void Leases::ForgetDone() {
+  for (Unit& unit : units_) unit.done = false;
+  for (auto& [worker, share] : shares_) share.done = 0;
+  done_ = 0;
+}
+
+Leases::Share Leases::ShareOf(Incarnation worker) const {
+  const auto found = shares_.find(worker);
+  return found == shares_.end() ? Share() : found->second;
+}
+
+std::vector<UnitRange> Leases::RangesOf(Incarnation worker) const {
+  std::vector<UnitRange> ranges;
+  for (int64_t i = 0; i < size(); ++i) {
+    if (units_[static_cast<size_t>(i)].holder == worker) AppendUnit(i, ranges);
+  }
+  return ranges;
+}
+
+}  // namespace accrue::core

@@ -1,0 +1,67 @@
+// Who holds which unit of a window (or of an evaluation), and which are done.
+//
+// Invariants:
+//  1. A unit is free, or leased to one worker. A done unit is leased, unless its holder's work outlived it
+//     (RevokeUnfinished).
+//  2. done() and each worker's counts are what counting the units would give.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "coordinator/core/types.h"
+
+namespace accrue::core {
+
+class Leases {
+ public:
+  struct Share {
+    int64_t leased = 0;
+    int64_t done = 0;
+  };
+
+  explicit Leases(int64_t units) : units_(static_cast<size_t>(units)) { free_ = units; }
+
+  int64_t size() const { return static_cast<int64_t>(units_.size()); }
+  int64_t free() const { return free_; }
+  int64_t done() const { return done_; }
+  bool complete() const { return done_ == size(); }
+
+  // Leases the `count` lowest free units; returns them as ranges. Requires that many.
+  std::vector<UnitRange> Grant(Incarnation worker, int64_t count);
+
+  bool Holds(Incarnation worker, int64_t unit) const {
+    return unit >= 0 && unit < size() && units_[static_cast<size_t>(unit)].holder == worker;
+  }
+  bool Done(int64_t unit) const { return units_[static_cast<size_t>(unit)].done; }
+  // Requires a leased unit that is not done.
+  void MarkDone(int64_t unit);
+
+  // The worker's units are free, done or not.
+  void Revoke(Incarnation worker);
+  // What it has done stays done, the rest is free.
+  void RevokeUnfinished(Incarnation worker);
+  // Nothing is done; leases stay.
+  void ForgetDone();
+
+  Share ShareOf(Incarnation worker) const;
+  std::vector<UnitRange> RangesOf(Incarnation worker) const;
+
+ private:
+  struct Unit {
+    Incarnation holder;  // 0: free, or done by one that is gone
+    bool done = false;
+  };
+
+  std::vector<Unit> units_;
+  std::map<Incarnation, Share> shares_;
+  int64_t free_ = 0;
+  int64_t done_ = 0;
+  int64_t first_free_ = 0;  // no unit before it is free
+};
+
+// Appends a unit to ascending ranges, joining it to the last where they touch.
+void AppendUnit(int64_t unit, std::vector<UnitRange>& ranges);
+
+}  // namespace accrue::core

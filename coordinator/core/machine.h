@@ -1,0 +1,294 @@
+// The state behind Core, and its decisions. docs/life_of_a_window.md names the function of each step.
+//
+// Handlers (On...) only take down what happened; Advance then does whatever has become possible, in a fixed order,
+// until nothing is left to do. So a decision depends on the facts and not on the order in which they came in.
+//
+// One file an idea: jobs.cc, members.cc, joining.cc, planning.cc, reports.cc, seal.cc, commit.cc, recovery.cc,
+// evaluation.cc, checkpoints.cc; machine.cc has what they share.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "coordinator/core/apportion.h"
+#include "coordinator/core/core.h"
+#include "coordinator/core/window_run.h"
+
+namespace accrue::core {
+
+// A worker's place in its job.
+enum class Role {
+  kIdle,      // in no job
+  kLoading,   // AssignJob is sent
+  kReady,     // loaded; not yet a member
+  kSyncing,   // receives the state
+  kSynced,    // holds it, while others of the same sync do not yet
+  kMember,    // of the epoch: computes, reduces, steps
+  kDraining,  // leaves; a checkpoint shard of its is still being written
+};
+
+// Not the predecessor of any window.
+inline constexpr int64_t kNeverSealed = -2;
+
+struct Worker {
+  WorkerJoined identity;
+  int64_t last_seen_ns = 0;
+  int64_t memory_bytes = 0;
+  double unit_ns = 0;  // exponentially weighted mean of measured times
+  int64_t windows = 0;
+  JobId job;
+  Role role = Role::kIdle;
+  std::string held_digest;     // of the state that it loaded; empty: none
+  int64_t held_window = 0;
+  int64_t sealed_window = kNeverSealed;  // last window that it was sent a seal for, and so the next exponents
+  int failed_syncs = 0;
+  bool leaving = false;
+  std::string leaving_reason;
+  int64_t leaves_at = 0;       // once so many windows are committed
+  std::set<JobId> unfit_for;   // jobs that refused it
+};
+
+struct Sync {
+  Epoch epoch;
+  Incarnation source;
+  std::vector<Incarnation> receivers;
+  int64_t waiting = 0;  // receivers without a good digest yet
+  std::string communicator;
+  int64_t deadline_ns = 0;
+};
+
+struct Checkpoint {
+  int64_t window = 0;  // windows applied
+  std::map<Incarnation, int> shard_of;
+  std::vector<std::vector<CheckpointFile>> files;  // by shard; filled as they are reported
+  int64_t outstanding = 0;
+  bool committed = false;  // the state written is the one that counts; what follows is then set
+  int64_t steps = 0;
+  std::string digest;
+  std::vector<int> exponents;
+  bool finishing = false;  // FinishCheckpoint is on the way
+};
+
+inline constexpr int64_t kNobodyLeaves = INT64_MAX;
+
+struct Job {
+  int64_t ordinal = 0;  // order of submission
+  JobConfig config;
+  StartPoint origin;  // what the job would go back to: its newest verified checkpoint, or where it started
+  JobState state = JobState::kWaiting;
+  std::string reason;
+  Timeline timeline;
+  Epoch epoch;
+
+  // Of every worker of the job; set by the first one.
+  std::string numeric_class;
+  std::vector<int64_t> tensor_elements;
+  int64_t parameters = 0;
+  int64_t buckets = 0;
+
+  // The state that the members hold.
+  int64_t committed = 0;  // windows applied
+  int64_t steps = 0;      // of these, windows that stepped
+  std::string digest;
+  std::vector<int> exponents;  // of the next window; empty before the probe, and in fast mode
+
+  std::map<int64_t, std::string> recorded;  // digests of windows committed durably beyond origin.window
+  std::map<int64_t, double> evaluated;      // losses by window, of evaluations since origin.window
+  double loss = 0;
+  std::optional<double> validation_loss;
+  int64_t replays = 0;
+  int64_t windows_skipped = 0;
+  int64_t last_commit_ns = -1;
+
+  std::set<Incarnation> attached;    // every worker that is not idle and belongs here
+  std::vector<Incarnation> members;  // ascending; a member's rank is its place
+  int64_t loading = 0, ready = 0, leaving_members = 0;
+  int64_t next_leave_at = kNobodyLeaves;  // committed windows at which a member is let go
+  int64_t min_loaded_at_ns = -1, last_arrival_ns = 0;  // of the gathering
+  std::string last_refusal;
+
+  Incarnation prober;
+  std::optional<WindowRun> current;  // window `committed`
+  std::optional<WindowRun> next;     // window `committed` + 1
+  std::vector<Incarnation> lessees;  // of the last plan,
+  std::vector<int64_t> shares;       // and their units
+  std::string communicator;          // empty: spent; the next seal names a new one
+  int failed_reduces = 0;  // in a row
+  std::optional<Sync> sync;
+  std::optional<Evaluation> final_evaluation;
+  std::optional<Checkpoint> checkpoint;  // at most one on the way
+  bool checkpoint_owed = false;          // one was lost: the next seal orders it
+  int failed_checkpoints = 0;            // in a row
+  bool pause_requested = false;
+  bool going_back = false;               // no holder of the state is left; restarts from `origin`
+  std::optional<JobCancelled> cancel;    // accepted, waits for its checkpoint
+
+  std::vector<LedgerEntry> notes;  // decisions that go with the next durable record
+
+  // Windows after which the job stops.
+  int64_t EndWindow() const;
+  bool Terminal() const;
+};
+
+class Machine {
+ public:
+  explicit Machine(const CoreOptions& options);
+
+  std::vector<Effect> Apply(const Event& event, int64_t now_ns);
+  Incarnation NextIncarnation() { return Incarnation(next_incarnation_++); }
+
+  JobView View(const Job& job) const;
+  WorkerView View(const Worker& worker) const;
+  const std::vector<std::unique_ptr<Job>>& jobs() const { return jobs_; }
+  const std::map<Incarnation, Worker>& workers() const { return workers_; }
+  const std::map<std::string, int64_t>& dropped() const { return dropped_; }
+  const Job* FindJob(const JobId& id) const;
+
+ private:
+  // ---- machine.cc: what all parts share ----
+  struct Sender {
+    Worker* worker = nullptr;
+    Job* job = nullptr;
+  };
+  // The sender of a message about a job, if term, timeline and incarnation are those of today; else counts a drop.
+  std::optional<Sender> Accept(Incarnation from, const Key& key);
+  Worker* Seen(Incarnation from);  // notes a sign of life; null (and a drop) for one that is gone
+  Job* MutableJob(const JobId& id);
+  void Drop(const std::string& reason) { ++dropped_[reason]; }
+  Key KeyFor(const Job& job, Incarnation worker, int64_t window, Attempt attempt) const;
+  void SendTo(Incarnation worker, WorkerMessage message);
+  // A decision that must be on disk with this event, and one that may wait for the next such.
+  void Record(Job& job, const std::string& kind, const std::string& reason, Incarnation worker = Incarnation());
+  void Note(Job& job, const std::string& kind, const std::string& reason, Incarnation worker = Incarnation());
+  LedgerEntry EntryFor(const Job& job, const std::string& kind, const std::string& reason, Incarnation worker) const;
+  void Persist(Job& job, Effect effect);  // with the notes that waited
+  void SetState(Job& job, JobState state, const std::string& reason);
+  void Advance(Job& job);
+  bool AdvanceOnce(Job& job);
+  void CheckInvariants(const Job& job) const;
+  std::string NameOf(Incarnation worker) const;
+
+  // ---- jobs.cc ----
+  void OnJobSubmitted(const JobSubmitted& event);
+  void OnJobCancelled(const JobCancelled& event);
+  void OnJobPaused(const JobPaused& event);
+  void OnJobResumed(const JobResumed& event);
+  void OnTick();
+  bool FinishCancel(Job& job);
+  bool FinishJob(Job& job);
+  void EndJob(Job& job, JobState state, const std::string& reason);
+
+  // ---- members.cc ----
+  void OnWorkerJoined(const WorkerJoined& event);
+  void OnWorkerGone(const WorkerGone& event);
+  void OnWorkerHeartbeat(const WorkerHeartbeat& event);
+  void OnWorkerLeaving(const WorkerLeaving& event);
+  void OnWorkerFailedJob(const WorkerFailedJob& event);
+  void MatchIdleWorkers();
+  void Assign(Job& job, Worker& worker);
+  void SetRole(Job& job, Worker& worker, Role role);
+  // Ends the worker's stream and forgets it.
+  void ExpelWorker(Incarnation worker, const std::string& reason, bool rejoin);
+  void ForgetWorker(Incarnation worker, const std::string& reason);
+  // Leaves the job; idle afterwards. Refused: never to be assigned to it again.
+  void ReleaseWorker(Job& job, Incarnation worker, const std::string& reason, bool refused);
+  // Takes it out of the job's books: membership, leases, sync, shard, probe.
+  void Detach(Job& job, Incarnation worker, const std::string& reason);
+  void RemoveMember(Job& job, Incarnation worker, const std::string& reason);
+  void SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason);
+  bool ReleaseLeavers(Job& job);
+
+  // ---- joining.cc ----
+  void OnJobLoaded(const JobLoaded& event);
+  void OnStateSynced(const StateSynced& event);
+  std::string WhyUnfit(const Job& job, const JobLoaded& event) const;
+  bool StartRunning(Job& job);
+  bool AdmitJoiners(Job& job);
+  bool StartSync(Job& job);
+  void CancelSync(Job& job, const std::string& reason);
+  void OnSyncFailed(Job& job, const ReduceFailed& event);
+  void AdmitMembers(Job& job, const std::vector<Incarnation>& joiners, const std::string& reason);
+
+  // ---- planning.cc ----
+  bool PlanWindows(Job& job);
+  bool OrderProbe(Job& job);
+  void PlanWindow(Job& job, int64_t number);
+  bool LeaseFreeUnits(Job& job);
+  void LeaseFree(Job& job, WindowRun& run);
+  void SendPlan(Job& job, const WindowRun& run, Incarnation worker, std::vector<UnitRange> units,
+                std::vector<UnitRange> evaluation_units, const std::vector<int>& exponents);
+  void SendEntryPlans(Job& job, Incarnation worker);
+  std::vector<Incarnation> Lessees(const Job& job) const;
+  std::vector<Load> LoadsOf(const std::vector<Incarnation>& workers, const Leases* pending) const;
+  bool MayPlan(const Job& job) const;
+
+  // ---- reports.cc ----
+  void OnUnitsReported(const UnitsReported& event);
+  void OnProbeReported(Job& job, const UnitsReported& event);
+  void OnWindowComputed(const WindowComputed& event);
+  WindowRun* FindRun(Job& job, const Key& key);
+  std::string CheckReport(const Job& job, const UnitReport& report, int64_t units) const;
+
+  // ---- seal.cc ----
+  bool TrySeal(Job& job);
+  bool ParameterHashesAgree(Job& job);
+  void VoidByOverflow(Job& job, const Totals& totals);
+  void SealWindow(Job& job, Totals totals);
+
+  // ---- commit.cc ----
+  void OnWorkerStepped(const WorkerStepped& event);
+  bool TryCommit(Job& job);
+  void CommitWindow(Job& job, const std::string& digest, double gradient_norm);
+  WindowRecord RecordOf(const Job& job, const WindowRun& run, const std::string& digest, double gradient_norm) const;
+
+  // ---- recovery.cc ----
+  void OnReduceFailed(const ReduceFailed& event);
+  void AbortReduce(Job& job, const std::string& reason);
+  bool FinishAbort(Job& job);
+  void StartAttempt(Job& job, const std::vector<int>& exponents, const std::string& kind, const std::string& reason);
+  void GoBack(Job& job, const std::string& reason);
+  bool Restart(Job& job);
+  void ExpelMostAccused(Job& job);
+
+  // ---- evaluation.cc ----
+  void OnEvaluationReported(const EvaluationReported& event);
+  bool EvaluationDue(const Job& job, int64_t window) const;
+  void FinishEvaluation(Job& job, const Evaluation& evaluation);
+  void LeaseEvaluation(Job& job, Evaluation& evaluation, std::map<Incarnation, std::vector<UnitRange>>& shares);
+  bool EvaluateAtEnd(Job& job);
+
+  // ---- checkpoints.cc ----
+  void OnShardWritten(const CheckpointShardWritten& event);
+  void OnCheckpointFinished(const CheckpointFinished& event);
+  bool CheckpointDue(const Job& job, int64_t window) const;
+  void BeginCheckpoint(Job& job, int64_t window);
+  void CommitCheckpoint(Job& job);
+  bool OrderCheckpointNow(Job& job);
+  bool FinishShards(Job& job);
+  void AbandonCheckpoint(Job& job, const std::string& reason);
+  void CheckpointFailed(Job& job, const std::string& reason);
+  bool CheckpointHeld(const Job& job) const;  // the state held is in a verified checkpoint
+
+  const CoreOptions options_;
+  int64_t next_incarnation_;
+  std::map<Incarnation, Worker> workers_;
+  std::set<Incarnation> idle_;
+  std::vector<std::unique_ptr<Job>> jobs_;  // in order of submission
+  absl::flat_hash_map<JobId, Job*> jobs_by_id_;
+  std::map<std::string, int64_t> dropped_;
+  bool match_idle_ = false;      // an idle worker or a job's wish is new
+  int64_t last_tick_ns_ = -1;
+
+  // Of the Apply on the way.
+  int64_t now_ns_ = 0;
+  std::vector<Effect> effects_;
+  std::set<Job*> touched_;  // to be advanced
+};
+
+}  // namespace accrue::core

@@ -1,0 +1,253 @@
+// Workers: how they come, which job they go to, and how they leave it.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "coordinator/core/machine.h"
+
+namespace accrue::core {
+
+void Machine::OnWorkerJoined(const WorkerJoined& event) {
+  ACCRUE_CHECK(event.incarnation.value() > 0 && event.incarnation.value() < next_incarnation_);
+  ACCRUE_CHECK(workers_.count(event.incarnation) == 0);
+  Worker& worker = workers_[event.incarnation];
+  worker.identity = event;
+  worker.last_seen_ns = now_ns_;
+  idle_.insert(event.incarnation);
+  match_idle_ = true;
+}
+
+void Machine::OnWorkerGone(const WorkerGone& event) {
+  if (workers_.count(event.from) == 0) return Drop("incarnation is gone");
+  ForgetWorker(event.from, event.reason.empty() ? "its stream ended" : event.reason);
+}
+
+void Machine::OnWorkerHeartbeat(const WorkerHeartbeat& event) {
+  Worker* worker = Seen(event.from);
+  if (worker != nullptr) worker->memory_bytes = event.memory_bytes;
+}
+
+void Machine::OnWorkerLeaving(const WorkerLeaving& event) {
+  Worker* worker = Seen(event.from);
+  if (worker == nullptr || worker->leaving) return;
+  worker->leaving = true;
+  worker->leaving_reason = event.reason;
+  idle_.erase(event.from);
+  Job* job = MutableJob(worker->job);
+  if (job == nullptr) return;
+  Record(*job, "worker", absl::StrCat(NameOf(event.from), " leaves: ", event.reason), event.from);
+  if (worker->role != Role::kMember) {
+    ReleaseWorker(*job, event.from, event.reason, false);
+    return;
+  }
+  // It finishes the window that is on the way.
+  worker->leaves_at = job->current ? job->committed + 1 : job->committed;
+  job->next_leave_at = std::min(job->next_leave_at, worker->leaves_at);
+  ++job->leaving_members;
+  touched_.insert(job);
+}
+
+void Machine::OnWorkerFailedJob(const WorkerFailedJob& event) {
+  const std::optional<Sender> sender = Accept(event.from, event.key);
+  if (!sender) return;
+  const std::string reason = absl::StrCat(NameOf(event.from), ": ", event.status, ": ", event.reason);
+  if (event.fatal_for_job) {
+    EndJob(*sender->job, JobState::kFailed, reason);
+  } else {
+    ReleaseWorker(*sender->job, event.from, reason, true);
+  }
+}
+
+// Jobs take idle workers in order of submission, each up to its workers.max.
+void Machine::MatchIdleWorkers() {
+  for (const auto& job : jobs_) {
+    if (idle_.empty()) return;
+    if (job->Terminal() || job->cancel || job->going_back) continue;
+    if (!job->members.empty() && job->committed >= job->EndWindow()) continue;
+    const std::set<Incarnation> candidates = idle_;
+    for (Incarnation incarnation : candidates) {
+      if (static_cast<int64_t>(job->attached.size()) >= job->config.max_workers) break;
+      Worker& worker = workers_.at(incarnation);
+      if (worker.unfit_for.count(job->config.id) > 0) continue;
+      if (job->numeric_class.empty()) job->numeric_class = worker.identity.numeric_class;
+      if (worker.identity.numeric_class != job->numeric_class) {
+        worker.unfit_for.insert(job->config.id);
+        job->last_refusal = absl::StrCat(NameOf(incarnation), " is of numeric class ", worker.identity.numeric_class,
+                                         ", the job is computed in ", job->numeric_class);
+        Record(*job, "worker", absl::StrCat(job->last_refusal, ": equal bits need equal classes"), incarnation);
+        continue;
+      }
+      Assign(*job, worker);
+    }
+    touched_.insert(job.get());
+  }
+}
+
+void Machine::Assign(Job& job, Worker& worker) {
+  const Incarnation incarnation = worker.identity.incarnation;
+  worker.job = job.config.id;
+  worker.held_digest.clear();
+  worker.sealed_window = kNeverSealed;
+  worker.failed_syncs = 0;
+  job.attached.insert(incarnation);
+  SetRole(job, worker, Role::kLoading);
+  job.last_arrival_ns = now_ns_;
+
+  AssignJob assign{KeyFor(job, incarnation, job.committed, Attempt()), AssignJob::Start::kFromScratch, ""};
+  if (!job.members.empty()) {
+    assign.start = AssignJob::Start::kFromMembers;
+  } else if (!job.origin.checkpoint_directory.empty()) {
+    assign.start = AssignJob::Start::kFromCheckpoint;
+    assign.checkpoint_directory = job.origin.checkpoint_directory;
+  }
+  Note(job, "worker", absl::StrCat(NameOf(incarnation), " is assigned"), incarnation);
+  SendTo(incarnation, std::move(assign));
+}
+
+// Keeps the counts by role; the only place where a worker of a job changes its role.
+void Machine::SetRole(Job& job, Worker& worker, Role role) {
+  if (worker.role == Role::kLoading) --job.loading;
+  if (worker.role == Role::kReady) --job.ready;
+  if (worker.role == Role::kMember && worker.leaving) --job.leaving_members;
+  worker.role = role;
+  if (role == Role::kLoading) ++job.loading;
+  if (role == Role::kReady) ++job.ready;
+  const Incarnation incarnation = worker.identity.incarnation;
+  if (role == Role::kIdle) {
+    job.attached.erase(incarnation);
+    worker.job.clear();
+    if (!worker.leaving) idle_.insert(incarnation);
+    match_idle_ = true;
+  } else {
+    idle_.erase(incarnation);
+  }
+}
+
+void Machine::ExpelWorker(Incarnation worker, const std::string& reason, bool rejoin) {
+  if (workers_.count(worker) == 0) return;
+  ForgetWorker(worker, reason);
+  effects_.push_back(Expel{worker, reason, rejoin});
+}
+
+void Machine::ForgetWorker(Incarnation incarnation, const std::string& reason) {
+  Worker& worker = workers_.at(incarnation);
+  Job* job = MutableJob(worker.job);
+  if (job != nullptr) {
+    Record(*job, "worker", absl::StrCat(NameOf(incarnation), " is gone: ", reason), incarnation);
+    Detach(*job, incarnation, reason);
+  }
+  idle_.erase(incarnation);
+  workers_.erase(incarnation);
+}
+
+void Machine::ReleaseWorker(Job& job, Incarnation incarnation, const std::string& reason, bool refused) {
+  Worker& worker = workers_.at(incarnation);
+  if (refused) {
+    worker.unfit_for.insert(job.config.id);
+    job.last_refusal = reason;
+  }
+  Record(job, "worker", absl::StrCat(NameOf(incarnation), refused ? " is refused: " : " is released: ", reason),
+         incarnation);
+  SendTo(incarnation, Release{KeyFor(job, incarnation, job.committed, Attempt()), reason});
+  Detach(job, incarnation, reason);
+}
+
+void Machine::Detach(Job& job, Incarnation incarnation, const std::string& reason) {
+  Worker& worker = workers_.at(incarnation);
+  touched_.insert(&job);
+  if (worker.role == Role::kMember) RemoveMember(job, incarnation, reason);
+  if (worker.role == Role::kSyncing || worker.role == Role::kSynced) {
+    CancelSync(job, absl::StrCat(NameOf(incarnation), " left: ", reason));
+  }
+  SetRole(job, worker, Role::kIdle);
+  if (job.checkpoint) {
+    const auto shard = job.checkpoint->shard_of.find(incarnation);
+    if (shard != job.checkpoint->shard_of.end() && job.checkpoint->files[shard->second].empty()) {
+      AbandonCheckpoint(job, absl::StrCat("its shard ", shard->second, " went with ", NameOf(incarnation)));
+    }
+  }
+  // What the first worker fixed holds only as long as there is a result to agree with.
+  if (job.attached.empty() && job.recorded.empty() && job.origin.checkpoint_directory.empty()) {
+    job.numeric_class.clear();
+    job.tensor_elements.clear();
+    job.origin.digest.clear();
+    job.origin.exponents.clear();
+    job.digest.clear();
+    job.exponents.clear();
+  }
+}
+
+// The worker's role is the caller's to set. An accumulator goes with its member, so all of its units are to be
+// computed again; before a seal that is all, after it the reduce has lost a part.
+void Machine::RemoveMember(Job& job, Incarnation incarnation, const std::string& reason) {
+  std::vector<Incarnation> members = job.members;
+  members.erase(std::remove(members.begin(), members.end(), incarnation), members.end());
+  SetRole(job, workers_.at(incarnation), Role::kDraining);
+  if (job.prober == incarnation) job.prober = Incarnation();
+  if (job.sync && job.sync->source == incarnation) {
+    CancelSync(job, absl::StrCat("the source is gone: ", NameOf(incarnation)));
+  }
+  if (job.final_evaluation) job.final_evaluation->leases.RevokeUnfinished(incarnation);
+  if (job.next) job.next->Drop(incarnation);
+  if (job.current && !job.current->sealed) job.current->Drop(incarnation);
+  SetMembers(job, std::move(members), absl::StrCat(NameOf(incarnation), " is no longer a member: ", reason));
+  if (job.members.empty()) {
+    GoBack(job, reason);
+  } else if (job.current && job.current->sealed) {
+    Sealed& sealed = *job.current->sealed;
+    sealed.steps.erase(incarnation);
+    sealed.failed.erase(incarnation);
+    const bool all_stepped = sealed.steps.size() == job.members.size();
+    if (sealed.verdict == Verdict::kReduce && !all_stepped && !sealed.aborting) {
+      AbortReduce(job, absl::StrCat(NameOf(incarnation), " is gone: ", reason));
+    }
+  }
+}
+
+// A new membership, or the same one with a fresh communicator: a new epoch, durable before anyone hears of it.
+void Machine::SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason) {
+  if (!job.communicator.empty() && members != job.members) {
+    effects_.push_back(GiveUpCommunicator{job.communicator});
+  }
+  job.members = std::move(members);
+  job.epoch = job.epoch.Next();
+  job.communicator = absl::StrCat(job.config.id, "/", job.timeline.value(), "/", job.epoch.value());
+  Persist(job, PersistEpoch{job.config.id, job.timeline, job.epoch, job.current ? job.current->attempt : Attempt(),
+                            job.members});
+  Record(job, "epoch", absl::StrCat(job.members.size(), " members: ", reason));
+}
+
+// At a window's boundary. The last holders of a state stay until it is in a checkpoint, or with somebody else.
+bool Machine::ReleaseLeavers(Job& job) {
+  if (job.leaving_members == 0) return false;
+  const bool stuck = static_cast<int64_t>(job.members.size()) < job.config.min_workers;
+  if (!stuck && job.committed < job.next_leave_at) return false;
+  std::vector<Incarnation> leavers;
+  for (Incarnation member : job.members) {
+    const Worker& worker = workers_.at(member);
+    if (worker.leaving && (stuck || job.committed >= worker.leaves_at)) leavers.push_back(member);
+  }
+  if (leavers.empty()) return false;
+  if (leavers.size() == job.members.size()) {
+    if (job.sync || job.ready > 0) return AdmitJoiners(job);
+    if (!CheckpointHeld(job)) return !job.checkpoint && OrderCheckpointNow(job);
+  }
+  job.next_leave_at = kNobodyLeaves;
+  for (Incarnation member : job.members) {
+    const Worker& worker = workers_.at(member);
+    if (worker.leaving && worker.leaves_at > job.committed) {
+      job.next_leave_at = std::min(job.next_leave_at, worker.leaves_at);
+    }
+  }
+  for (Incarnation leaver : leavers) {
+    Worker& worker = workers_.at(leaver);
+    RemoveMember(job, leaver, worker.leaving_reason);
+    const bool writes = job.checkpoint && job.checkpoint->shard_of.count(leaver) > 0 &&
+                        job.checkpoint->files[job.checkpoint->shard_of.at(leaver)].empty();
+    if (!writes) ReleaseWorker(job, leaver, worker.leaving_reason, false);
+  }
+  return true;
+}
+
+}  // namespace accrue::core

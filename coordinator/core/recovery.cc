@@ -1,0 +1,160 @@
+// A reduce that does not end, a new attempt at a window, and the way back to a checkpoint.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "coordinator/core/machine.h"
+
+namespace accrue::core {
+namespace {
+
+// Reduces of one window that failed in a row until whoever is named as unreachable most often is removed, and until
+// the job is given up.
+constexpr int kAccuseAfterFailures = 2;
+constexpr int kMaxFailedReduces = 8;
+
+}  // namespace
+
+void Machine::OnReduceFailed(const ReduceFailed& event) {
+  const std::optional<Sender> sender = Accept(event.from, event.key);
+  if (!sender) return;
+  Job& job = *sender->job;
+  if (job.sync && event.key.epoch == job.sync->epoch) return OnSyncFailed(job, event);
+  WindowRun* run = FindRun(job, event.key);
+  if (run == nullptr) return;
+  if (!run->sealed || event.key.epoch != run->sealed->epoch || sender->worker->role != Role::kMember) {
+    return Drop("seal is old");
+  }
+  if (run->sealed->steps.count(event.from) > 0) return Drop("reduce failed after its step");
+  run->sealed->failed[event.from] = event.reason;
+  for (Incarnation peer : event.unreachable) ++run->sealed->unreachable[peer];
+  if (!run->sealed->aborting) AbortReduce(job, absl::StrCat(NameOf(event.from), ": ", event.reason));
+}
+
+// Nobody waits for a collective's own time-out. Each member that has not stepped answers, with a failure or a step.
+void Machine::AbortReduce(Job& job, const std::string& reason) {
+  Sealed& sealed = *job.current->sealed;
+  sealed.aborting = true;
+  sealed.abort_deadline_ns = now_ns_ + options_.abort_timeout_ns;
+  if (job.communicator == sealed.communicator) {  // else the membership has changed, and given it up
+    effects_.push_back(GiveUpCommunicator{job.communicator});
+    job.communicator.clear();
+  }
+  Record(job, "abort", absl::StrCat("window ", job.current->number, ": ", reason));
+  for (Incarnation member : job.members) {
+    if (sealed.steps.count(member) > 0 || sealed.failed.count(member) > 0) continue;
+    Abort abort{KeyFor(job, member, job.current->number, job.current->attempt), reason};
+    abort.key.epoch = sealed.epoch;
+    SendTo(member, std::move(abort));
+  }
+}
+
+// With all answers: if anybody stepped, that update counts and the others copy the state; else a new attempt, since
+// what is half reduced cannot be told apart from what is not.
+bool Machine::FinishAbort(Job& job) {
+  Sealed& sealed = *job.current->sealed;
+  if (!sealed.aborting || sealed.failed.empty()) return false;
+  if (sealed.steps.size() + sealed.failed.size() < job.members.size()) return false;
+  if (!sealed.steps.empty()) {
+    for (const auto& [member, reason] : std::map(sealed.failed)) {
+      RemoveMember(job, member, absl::StrCat("others stepped, its reduce failed: ", reason));
+      Worker& worker = workers_.at(member);
+      worker.held_digest.clear();
+      if (worker.leaving) {
+        ReleaseWorker(job, member, worker.leaving_reason, false);
+      } else {
+        SetRole(job, worker, Role::kReady);
+      }
+    }
+    return true;
+  }
+  const std::string reason = sealed.failed.begin()->second;
+  if (++job.failed_reduces >= kMaxFailedReduces) {
+    EndJob(job, JobState::kFailed,
+           absl::StrCat("the reduce of window ", job.current->number, " failed ", job.failed_reduces,
+                        " times; the last: ", reason));
+    return true;
+  }
+  if (job.failed_reduces >= kAccuseAfterFailures) ExpelMostAccused(job);
+  if (job.communicator.empty()) SetMembers(job, job.members, "a fresh communicator after a failed reduce");
+  if (job.checkpoint && !job.checkpoint->committed) job.checkpoint.reset();  // was part of the seal; nothing is written
+  StartAttempt(job, job.exponents, "abort", absl::StrCat("the reduce failed: ", reason));
+  return true;
+}
+
+void Machine::ExpelMostAccused(Job& job) {
+  Incarnation accused;
+  int64_t times = 0;
+  for (const auto& [peer, count] : job.current->sealed->unreachable) {
+    const bool member = std::binary_search(job.members.begin(), job.members.end(), peer);
+    if (member && count > times) {
+      accused = peer;
+      times = count;
+    }
+  }
+  if (accused == Incarnation() || job.members.size() < 2) return;
+  ExpelWorker(accused, absl::StrCat(times, " of its peers could not reach it"), true);
+}
+
+void Machine::StartAttempt(Job& job, const std::vector<int>& exponents, const std::string& kind,
+                           const std::string& reason) {
+  WindowRun& run = *job.current;
+  for (const auto& [worker, part] : std::map(run.parts)) {
+    if (!std::binary_search(job.members.begin(), job.members.end(), worker)) run.Drop(worker);
+  }
+  run.StartOver(run.attempt.Next());
+  job.exponents = exponents;
+  Persist(job, PersistAttempt{job.config.id, Window(run.number), run.attempt, exponents});
+  Record(job, kind, absl::StrCat("window ", run.number, " is computed again: ", reason));
+  for (Incarnation member : job.members) {
+    SendTo(member, Replay{KeyFor(job, member, run.number, run.attempt), reason});
+    SendPlan(job, run, member, run.leases.RangesOf(member), {}, exponents);
+  }
+}
+
+// No holder of the state is left. What can still become the newest checkpoint is awaited (Restart).
+void Machine::GoBack(Job& job, const std::string& reason) {
+  ACCRUE_CHECK(job.members.empty());
+  CancelSync(job, "its source is gone");
+  job.current.reset();
+  job.next.reset();
+  job.final_evaluation.reset();
+  job.prober = Incarnation();
+  job.lessees.clear();
+  job.communicator.clear();
+  if (job.checkpoint && !job.checkpoint->committed) job.checkpoint.reset();
+  job.going_back = true;
+  Record(job, "state", absl::StrCat("every holder of the state of window ", job.committed, " is gone: ", reason));
+}
+
+// On a new timeline, from the newest verified checkpoint. Windows computed again must come out as recorded.
+bool Machine::Restart(Job& job) {
+  if (job.checkpoint) return false;
+  job.going_back = false;
+  job.timeline = job.timeline.Next();
+  job.epoch = job.epoch.Next();
+  const int64_t lost = job.committed - job.origin.window.value();
+  job.committed = job.origin.window.value();
+  job.steps = job.origin.steps;
+  job.digest = job.origin.digest;
+  job.exponents = job.origin.exponents;
+  job.last_commit_ns = -1;
+  job.failed_reduces = 0;
+  job.min_loaded_at_ns = -1;
+  Persist(job, PersistEpoch{job.config.id, job.timeline, job.epoch, Attempt(), {}});
+  Record(job, "state",
+         absl::StrCat("goes back to ",
+                      job.origin.checkpoint_directory.empty()
+                          ? std::string("the start")
+                          : absl::StrCat("the checkpoint at window ", job.committed),
+                      " on timeline ", job.timeline.value(), "; ", lost, " windows are computed again"));
+  for (Incarnation incarnation : std::set(job.attached)) {
+    Worker& worker = workers_.at(incarnation);
+    if (!worker.leaving) Assign(job, worker);
+  }
+  match_idle_ = true;
+  return true;
+}
+
+}  // namespace accrue::core

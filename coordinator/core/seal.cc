@@ -1,0 +1,123 @@
+// The one verdict of a window: replay, skip or reduce.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "common/exponents.h"
+#include "coordinator/core/machine.h"
+
+namespace accrue::core {
+
+// Every unit reported, every member's accumulator proved to hold its leases and nothing else, nobody on the way in:
+// the cover is disjoint (a unit has one holder) and complete (all are done).
+bool Machine::TrySeal(Job& job) {
+  if (!job.current || job.sync) return false;
+  const WindowRun& run = *job.current;
+  if (!run.leases.complete() || run.evaluation) return false;
+  if (run.computed < static_cast<int64_t>(job.members.size())) return false;
+  int64_t covered = 0;
+  for (Incarnation member : job.members) {
+    ACCRUE_CHECK(run.parts.at(member).computed);
+    covered += run.leases.ShareOf(member).done;
+  }
+  ACCRUE_CHECK(covered == run.leases.size());
+  if (!ParameterHashesAgree(job)) return true;
+
+  Totals totals = run.Sum();
+  const int64_t units = run.leases.size();
+  // A skip is decided before a replay: the exponent of a gradient that is not finite says nothing.
+  const bool skipped = totals.non_finite || totals.valid_tokens == 0;
+  if (!skipped && job.config.exact && NeedsReplay(units, totals.max_exponents, job.exponents)) {
+    VoidByOverflow(job, totals);
+  } else {
+    SealWindow(job, std::move(totals));
+  }
+  return true;
+}
+
+// True if they do. Else whoever disagrees with a strict majority is sent away, and its units are computed anew.
+bool Machine::ParameterHashesAgree(Job& job) {
+  std::map<std::string, std::vector<Incarnation>> by_hash;
+  for (Incarnation member : job.members) by_hash[job.current->parts.at(member).parameter_hash].push_back(member);
+  if (by_hash.size() == 1) return true;
+  for (const auto& [hash, agreeing] : by_hash) {
+    if (agreeing.size() * 2 <= job.members.size()) continue;
+    for (const auto& [other, minority] : std::map(by_hash)) {
+      if (other == hash) continue;
+      for (Incarnation member : minority) {
+        ExpelWorker(member,
+                    absl::StrCat("quarantined: window ", job.current->number, " was computed with parameters of hash ",
+                                 other, ", the majority's is ", hash),
+                    false);
+      }
+    }
+    return false;
+  }
+  EndJob(job, JobState::kFailed,
+         absl::StrCat("window ", job.current->number, " was computed with different parameters, and no majority: ",
+                      by_hash.begin()->first, " and ", std::next(by_hash.begin())->first));
+  return false;
+}
+
+void Machine::VoidByOverflow(Job& job, const Totals& totals) {
+  const int64_t units = job.config.units_per_window;
+  const std::vector<int> exponents = NextExponents(units, totals.max_exponents);
+  if (NeedsReplay(units, totals.max_exponents, exponents)) {
+    EndJob(job, JobState::kFailed,
+           absl::StrCat("gradients of window ", job.current->number, " are too large for any exponent"));
+    return;
+  }
+  size_t tensor = 0;
+  while (!NeedsReplay(units, totals.max_exponents[tensor], job.exponents[tensor])) ++tensor;
+  ++job.replays;
+  StartAttempt(job, exponents, "replay",
+               absl::StrCat("tensor ", tensor, " reached 2^", totals.max_exponents[tensor], ", its exponent ",
+                            job.exponents[tensor], " leaves room up to 2^",
+                            QuantizedLimitExponent(units) - job.exponents[tensor]));
+}
+
+void Machine::SealWindow(Job& job, Totals totals) {
+  WindowRun& run = *job.current;
+  if (job.communicator.empty()) SetMembers(job, job.members, "a fresh communicator after a reduce that was given up");
+  Sealed sealed;
+  sealed.epoch = job.epoch;
+  sealed.communicator = job.communicator;
+  const bool skipped = totals.non_finite || totals.valid_tokens == 0;
+  sealed.verdict = skipped ? Verdict::kSkip : Verdict::kReduce;
+  if (job.config.exact) {
+    sealed.next_exponents =
+        skipped ? job.exponents : NextExponents(job.config.units_per_window, totals.max_exponents);
+  }
+  if (CheckpointDue(job, run.number + 1)) BeginCheckpoint(job, run.number + 1);
+
+  Seal seal;
+  seal.verdict = sealed.verdict;
+  seal.members = job.members;
+  seal.communicator = job.communicator;
+  seal.valid_tokens = totals.valid_tokens;
+  seal.bucket_checksums = totals.bucket_checksums;
+  seal.next_exponents = sealed.next_exponents;
+  seal.reason = totals.non_finite          ? "a gradient is not finite"
+                : totals.valid_tokens == 0 ? "no target is valid"
+                                           : "the members' units cover the window once";
+  Note(job, skipped ? "skip" : "seal", seal.reason);
+  for (Incarnation member : job.members) {
+    seal.key = KeyFor(job, member, run.number, run.attempt);
+    if (job.checkpoint && job.checkpoint->window == run.number + 1) {
+      seal.checkpoint = CheckpointOrder{Window(run.number + 1), job.checkpoint->shard_of.at(member),
+                                        static_cast<int>(job.checkpoint->files.size())};
+    }
+    SendTo(member, seal);
+    workers_.at(member).sealed_window = run.number;
+  }
+  sealed.totals = std::move(totals);
+  run.sealed = std::move(sealed);
+
+  if (skipped && job.next) {  // its bias corrections were those after a step
+    job.next->scalars = ScalarsOf(job.config.schedule, job.next->number, job.steps);
+    for (Incarnation member : job.members) SendPlan(job, *job.next, member, {}, {}, {});
+  }
+}
+
+}  // namespace accrue::core

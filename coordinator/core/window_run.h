@@ -1,0 +1,101 @@
+// One window on its way from the plan to the commit: leases, unit reports, manifests, steps.
+//
+// Plain bookkeeping; the decisions are Machine's. Invariants:
+//  1. reports[u] is valid if and only if leases.Done(u).
+//  2. A part is `computed` only while its manifest is exactly the units that it is leased.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coordinator/core/effects.h"
+#include "coordinator/core/leases.h"
+#include "coordinator/core/types.h"
+
+namespace accrue::core {
+
+// A held-out loss on the way: after `window` windows were applied.
+struct Evaluation {
+  Evaluation(int64_t window_number, int64_t units)
+      : window(window_number), leases(units), reports(static_cast<size_t>(units)) {}
+
+  int64_t window = 0;
+  Leases leases;
+  std::vector<EvaluationReport> reports;
+};
+
+// A member's share of a window beyond its leases.
+struct Part {
+  bool computed = false;
+  std::string parameter_hash;
+  double gradient_norm = 0;
+};
+
+// A member's account of its update.
+struct Step {
+  std::string digest;
+  double gradient_norm = 0;
+  double clip_coefficient = 1;
+  PhaseTimes phases;
+  int64_t memory_bytes = 0;
+};
+
+// Sums over a window's units, in unit order.
+struct Totals {
+  double loss_sum = 0;
+  int64_t valid_tokens = 0;
+  bool non_finite = false;
+  int64_t vanished_elements = 0;
+  std::vector<int> max_exponents;
+  std::vector<uint64_t> bucket_checksums;
+};
+
+// From the seal on.
+struct Sealed {
+  Epoch epoch;
+  Verdict verdict = Verdict::kReduce;
+  std::string communicator;
+  Totals totals;
+  std::vector<int> next_exponents;
+  std::map<Incarnation, Step> steps;             // members that stepped
+  std::map<Incarnation, std::string> failed;     // members whose reduce failed, with the reason
+  std::map<Incarnation, int64_t> unreachable;    // how often a member was named as not reachable
+  bool aborting = false;
+  int64_t abort_deadline_ns = 0;
+};
+
+struct WindowRun {
+  WindowRun(int64_t window_number, int64_t units) : number(window_number), leases(units) {
+    reports.resize(static_cast<size_t>(units));
+  }
+
+  int64_t number = 0;
+  Attempt attempt;
+  int64_t planned_at_ns = 0;
+  StepScalars scalars;
+  Leases leases;
+  std::vector<UnitReport> reports;
+  std::map<Incarnation, Part> parts;
+  int64_t computed = 0;  // parts that are
+  std::optional<Evaluation> evaluation;  // on the parameters before this window's step
+  std::optional<Sealed> sealed;
+
+  // Leases `count` free units; the worker has to compute before it counts as computed again.
+  std::vector<UnitRange> Grant(Incarnation worker, int64_t count);
+  void Take(const UnitReport& report);
+  // "" if the manifest is exactly what the worker was leased and has reported; else what is wrong.
+  std::string CheckManifest(Incarnation worker, const std::vector<BucketManifest>& buckets, int64_t bucket_count) const;
+  // All of its leases are done.
+  bool Finished(Incarnation worker) const;
+  void MarkComputed(Incarnation worker, const std::string& parameter_hash, double gradient_norm);
+  // Its accumulator is gone, and with it its units, done or not.
+  void Drop(Incarnation worker);
+  // The attempt is void: nothing is done, leases stay.
+  void StartOver(Attempt next);
+  Totals Sum() const;
+};
+
+}  // namespace accrue::core

@@ -1,0 +1,100 @@
+// Every operation of the CPU against the reference, and the same bits for any number of threads.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "tests/backend/op_cases.h"
+#include "tests/backend/reference_ops.h"
+#include "worker/backend/cpu/cpu_model_ops.h"
+
+namespace accrue {
+namespace {
+
+std::vector<OpArrays::Output> RunCase(const OpCase& op, ModelOps& ops, DType dtype) {
+  OpArrays arrays;
+  op.run(ops, arrays, dtype);
+  return arrays.Outputs();
+}
+
+std::vector<double> Values(const OpArrays::Output& output) {
+  const size_t size = output.is_double ? 8 : SizeOf(output.dtype);
+  std::vector<double> values(output.bytes.size() / size);
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (output.is_double) {
+      std::memcpy(&values[i], output.bytes.data() + 8 * i, 8);
+    } else {
+      values[i] = LoadElement({const_cast<char*>(output.bytes.data()), output.dtype}, i);
+    }
+  }
+  return values;
+}
+
+// Operations of one number of threads, shared by the cases: plans are compiled once.
+ModelOps& OpsWith(int threads) {
+  struct Entry {
+    explicit Entry(int threads) : pool(threads), ops(CreateCpuModelOps(pool)) {}
+    ThreadPool pool;
+    std::unique_ptr<ModelOps> ops;
+  };
+  static auto& entries = *new std::map<int, std::unique_ptr<Entry>>;
+  std::unique_ptr<Entry>& entry = entries[threads];
+  if (entry == nullptr) entry = std::make_unique<Entry>(threads);
+  return *entry->ops;
+}
+
+class ModelOpsTest : public testing::TestWithParam<std::tuple<size_t, DType>> {
+ protected:
+  const OpCase& op() const { return OpCases()[std::get<0>(GetParam())]; }
+  DType dtype() const { return std::get<1>(GetParam()); }
+};
+
+TEST_P(ModelOpsTest, Run_AgainstReference_AgreesWithinRounding) {
+  const std::unique_ptr<ModelOps> reference = CreateReferenceOps();
+  const auto expected = RunCase(op(), *reference, dtype());
+  const auto actual = RunCase(op(), OpsWith(2), dtype());
+  ASSERT_EQ(expected.size(), actual.size());
+  for (size_t output = 0; output < expected.size(); ++output) {
+    const std::vector<double> want = Values(expected[output]), have = Values(actual[output]);
+    double largest = 0;
+    for (double value : want) {
+      if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
+    }
+    for (size_t i = 0; i < want.size(); ++i) {
+      if (!std::isfinite(want[i])) {  // gaps between rows stay as they were
+        ASSERT_EQ(std::isnan(want[i]), std::isnan(have[i])) << "output " << output << " element " << i;
+        ASSERT_TRUE(std::isnan(want[i]) || want[i] == have[i]) << "output " << output << " element " << i;
+      } else {
+        ASSERT_NEAR(have[i], want[i], expected[output].tolerance * largest)
+            << "output " << output << " element " << i;
+      }
+    }
+  }
+}
+
+TEST_P(ModelOpsTest, Run_AnyNumberOfThreads_SameBits) {
+  const auto expected = RunCase(op(), OpsWith(1), dtype());
+  for (int threads : {2, 3, 5, 7, 16, 64}) {
+    const auto actual = RunCase(op(), OpsWith(threads), dtype());
+    ASSERT_EQ(expected.size(), actual.size());
+    for (size_t output = 0; output < expected.size(); ++output) {
+      ASSERT_TRUE(expected[output].bytes == actual[output].bytes) << threads << " threads, output " << output;
+    }
+  }
+}
+
+std::string CaseName(const testing::TestParamInfo<std::tuple<size_t, DType>>& info) {
+  return OpCases()[std::get<0>(info.param)].name + (std::get<1>(info.param) == DType::kF32 ? "_f32" : "_bf16");
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, ModelOpsTest,
+                         testing::Combine(testing::Range<size_t>(0, OpCases().size()), testing::Values(DType::kF32)),
+                         CaseName);
+
+}  // namespace
+}  // namespace accrue

@@ -1,0 +1,164 @@
+#include "tests/core/harness.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace accrue::core {
+
+JobConfig SmallJob() {
+  JobConfig config;
+  config.id = "job";
+  config.name = "small";
+  config.units_per_window = 4;
+  config.total_windows = 10;
+  config.sequences_per_unit = 2;
+  config.sequence_length = 8;
+  config.min_workers = 1;
+  config.max_workers = 4;
+  config.schedule.kind = ScheduleKind::kConstant;
+  config.schedule.total_windows = 10;
+  return config;
+}
+
+CoreOptions Harness::Options() {
+  CoreOptions options;
+  options.term = Term(3);
+  options.gather_ns = 0;
+  return options;
+}
+
+Harness::Harness(CoreOptions options) : core(options) {}
+
+const std::vector<Effect>& Harness::Apply(const Event& event) {
+  effects_ = core.Apply(event, now_ns_);
+  for (const Effect& effect : effects_) Take(effect);
+  return effects_;
+}
+
+void Harness::Take(const Effect& effect) {
+  if (const auto* commit = std::get_if<PersistCommit>(&effect)) commits.push_back(commit->record);
+  if (const auto* evaluation = std::get_if<PersistEvaluation>(&effect)) evaluations.push_back(*evaluation);
+  if (const auto* entry = std::get_if<PersistLedger>(&effect)) ledger.push_back(entry->entry);
+  const auto* send = std::get_if<Send>(&effect);
+  if (send == nullptr) return;
+  last_[{send->to.value(), send->message.index()}] = send->message;
+  if (const auto* plan = std::get_if<Plan>(&send->message)) {
+    Share& share = shares_[{send->to.value(), plan->key.window.value()}];
+    if (plan->key.attempt != share.key.attempt) share = Share();
+    share.key = plan->key;
+    for (const UnitRange& range : plan->units) {
+      for (int64_t i = 0; i < range.count; ++i) share.units.push_back(range.first + i);
+    }
+  }
+  if (const auto* sync = std::get_if<StateSync>(&send->message); sync != nullptr && sync->source != send->to) {
+    std::erase_if(shares_, [&](const auto& entry) { return entry.first.first == send->to.value(); });
+  }
+}
+
+void Harness::Submit(const JobConfig& config, const StartPoint& start) { Apply(JobSubmitted{config, start}); }
+
+Incarnation Harness::Join(const std::string& numeric_class) {
+  WorkerJoined joined;
+  joined.incarnation = core.NextIncarnation();
+  joined.name = "worker-" + std::to_string(joined.incarnation.value());
+  joined.numeric_class = numeric_class;
+  Apply(joined);
+  return joined.incarnation;
+}
+
+void Harness::Load(Incarnation worker, const std::string& digest) {
+  JobLoaded loaded;
+  loaded.from = worker;
+  const auto& assign = Last<AssignJob>(worker);
+  loaded.key = assign.key;
+  loaded.digest = assign.start == AssignJob::Start::kFromMembers ? "" : digest;
+  loaded.tensor_elements = {60, 40};
+  loaded.buckets = 1;
+  Apply(loaded);
+}
+
+std::vector<Incarnation> Harness::Start(int workers) {
+  std::vector<Incarnation> members;
+  for (int i = 0; i < workers; ++i) members.push_back(Join());
+  for (Incarnation member : members) Load(member);
+  UnitsReported probe;
+  probe.from = members[0];
+  probe.key = Last<ProbeOrder>(members[0]).key;
+  probe.probe = true;
+  UnitReport report;
+  report.max_exponents = {0, -3};
+  probe.reports = {report};
+  Apply(probe);
+  return members;
+}
+
+UnitReport Harness::UnitOf(int64_t window, int64_t unit) const {
+  const auto found = special.find({window, unit});
+  if (found != special.end()) return found->second;
+  UnitReport report;
+  report.unit = unit;
+  report.loss_sum = 16.0 * static_cast<double>(unit + 1);
+  report.valid_tokens = 16;
+  report.max_exponents = {0, -3};
+  report.bucket_checksums = {uint64_t{1} << 62};
+  report.compute_ns = 1'000'000;
+  return report;
+}
+
+Key Harness::KeyOf(Incarnation worker, int64_t window) const { return shares_.at({worker.value(), window}).key; }
+
+std::vector<int64_t> Harness::Held(Incarnation worker, int64_t window) const {
+  const auto found = shares_.find({worker.value(), window});
+  if (found == shares_.end()) return {};
+  std::vector<int64_t> units = found->second.units;
+  std::sort(units.begin(), units.end());
+  return units;
+}
+
+void Harness::ReportUnits(Incarnation worker, int64_t window) {
+  Share& share = shares_.at({worker.value(), window});
+  UnitsReported reported;
+  reported.from = worker;
+  reported.key = share.key;
+  for (; share.reported < share.units.size(); ++share.reported) {
+    reported.reports.push_back(UnitOf(window, share.units[share.reported]));
+  }
+  if (!reported.reports.empty()) Apply(reported);
+}
+
+void Harness::SendComputed(Incarnation worker, int64_t window, const std::string& hash) {
+  const Share& share = shares_.at({worker.value(), window});
+  WindowComputed computed;
+  computed.from = worker;
+  computed.key = share.key;
+  computed.parameter_hash = hash;
+  BucketManifest manifest;
+  for (size_t i = 0; i < share.reported; ++i) manifest.units.push_back({share.units[i], 1});
+  computed.buckets = {manifest};
+  Apply(computed);
+}
+
+void Harness::Step(Incarnation worker, int64_t window, const std::string& digest, double norm) {
+  WorkerStepped stepped;
+  stepped.from = worker;
+  stepped.key = Last<Seal>(worker).key;
+  stepped.digest = digest;
+  stepped.gradient_norm = norm;
+  Apply(stepped);
+}
+
+void Harness::RunWindow(const std::vector<Incarnation>& workers, int64_t window) {
+  for (Incarnation worker : workers) Compute(worker, window);
+  for (Incarnation worker : workers) Step(worker, window, DigestOf(window));
+}
+
+void Harness::Fail(Incarnation worker, int64_t window, std::vector<Incarnation> unreachable) {
+  ReduceFailed failed;
+  failed.from = worker;
+  failed.key = Last<Seal>(worker).key;
+  failed.reason = "peer closed the connection";
+  failed.unreachable = std::move(unreachable);
+  Apply(failed);
+}
+
+}  // namespace accrue::core

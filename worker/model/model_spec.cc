@@ -1,0 +1,31 @@
+#include "worker/model/model_spec.h"
+
+#include "absl/strings/str_cat.h"
+#include "common/status.h"
+
+namespace accrue {
+
+absl::StatusOr<ModelConfig> ModelConfigFromSpec(const v1::ModelSpec& spec) {
+  const bool gpt2 = spec.architecture() == "gpt2";
+  if (!gpt2 && spec.architecture() != "llama") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model.architecture is \"", spec.architecture(), "\"; expected gpt2 or llama"));
+  }
+  ModelConfig config{.architecture = gpt2 ? Architecture::kGpt2 : Architecture::kLlama,
+                     .vocabulary = spec.vocabulary(),
+                     .context = spec.context(),
+                     .layers = spec.layers(),
+                     .heads = spec.heads(),
+                     .kv_heads = spec.has_kv_heads() ? spec.kv_heads() : spec.heads(),
+                     .width = spec.width(),
+                     .hidden = spec.hidden(),
+                     .dropout = spec.dropout(),
+                     .tie_embeddings = spec.has_tie_embeddings() ? spec.tie_embeddings() : gpt2,
+                     .qkv_bias = !gpt2 && spec.qkv_bias()};
+  if (spec.has_rope_theta()) config.rope_theta = spec.rope_theta();
+  if (spec.has_norm_epsilon()) config.norm_epsilon = spec.norm_epsilon();
+  ACCRUE_RETURN_IF_ERROR(ValidateModelConfig(config));
+  return config;
+}
+
+}  // namespace accrue
