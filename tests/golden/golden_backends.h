@@ -22,6 +22,8 @@ inline std::unique_ptr<Backend> CreateReferenceBackendWithState() {
   return CreateReferenceBackend(CreateCpuStateOps(pool));
 }
 
-inline std::vector<BackendCase> GoldenBackends() { return {{"reference", CreateReferenceBackendWithState}}; }
+inline std::vector<BackendCase> GoldenBackends() {
+  return {{"reference", CreateReferenceBackendWithState}, {"cpu", [] { return CreateCpuBackend(2); }}};
+}
 
 }  // namespace accrue

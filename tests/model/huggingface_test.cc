@@ -12,8 +12,8 @@
 #include "tests/backend/reference_ops.h"
 #include "tests/model/model_testing.h"
 #include "worker/checkpoint/safetensors.h"
-#include "worker/model/model_spec.h"
 #include "worker/model/parameters.h"
+#include "worker/model/spec/model_spec.h"
 
 namespace accrue {
 namespace {

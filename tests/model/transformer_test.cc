@@ -16,10 +16,17 @@ namespace {
 using ::testing::Each;
 using ::testing::HasSubstr;
 
-struct Case {
+struct ModelCase {
   const char* name;
   ModelConfig model;
 };
+
+struct BackendCase {
+  const char* name;
+  std::unique_ptr<Backend> (*create)();
+};
+
+using Case = std::tuple<ModelCase, BackendCase>;
 
 ModelConfig With(ModelConfig model, void (*change)(ModelConfig&)) {
   change(model);
@@ -29,10 +36,11 @@ ModelConfig With(ModelConfig model, void (*change)(ModelConfig&)) {
 class TransformerTest : public ::testing::TestWithParam<Case> {
  protected:
   TransformerOptions Options(int64_t rows = 2, int64_t sequence_length = 5) const {
-    return {.model = GetParam().model, .rows = rows, .sequence_length = sequence_length, .seed = 11};
+    return {.model = model_, .rows = rows, .sequence_length = sequence_length, .seed = 11};
   }
 
-  std::unique_ptr<Backend> backend_ = CreateReferenceBackend();
+  const ModelConfig model_ = std::get<0>(GetParam()).model;
+  const std::unique_ptr<Backend> backend_ = std::get<1>(GetParam()).create();
 };
 
 TEST_P(TransformerTest, ComputeUnit_AnyTensor_GradientIsSlopeOfLoss) {
@@ -129,7 +137,7 @@ TEST_P(TransformerTest, ComputeUnit_Dropout_DependsOnWindowAndUnitOnly) {
   const auto first = compute(model, unit.Input(2, 3));
   compute(again, other.Input(9, 9));  // what was computed before must not matter
   EXPECT_EQ(first, compute(again, unit.Input(2, 3)));
-  const bool drops = GetParam().model.dropout > 0;
+  const bool drops = model_.dropout > 0;
   EXPECT_EQ(first != compute(model, unit.Input(3, 3)), drops);
   EXPECT_EQ(first != compute(model, unit.Input(2, 4)), drops);
   TransformerOptions reseeded_options = options;
@@ -146,7 +154,7 @@ TEST_P(TransformerTest, EvaluateUnit_WithoutDropout_HasLossOfComputeUnit) {
   const UnitLoss evaluated = *model.engine->EvaluateUnit(unit.Input());
   const UnitLoss computed = *model.engine->ComputeUnit(unit.Input(), sink);
   EXPECT_EQ(evaluated.valid_tokens, computed.valid_tokens);
-  EXPECT_EQ(evaluated.loss_sum == computed.loss_sum, GetParam().model.dropout == 0);
+  EXPECT_EQ(evaluated.loss_sum == computed.loss_sum, model_.dropout == 0);
 }
 
 TEST_P(TransformerTest, EvaluateUnit_FewerRows_IsTheirShare) {
@@ -181,7 +189,7 @@ TEST_P(TransformerTest, NextTokenLogits_AnyPosition_GivesLossOfThatPosition) {
 }
 
 TEST_P(TransformerTest, NextTokenLogits_LongerThanUnit_Works) {
-  TransformerOptions small_options = Options(1, 1), options = Options(1, GetParam().model.context);
+  TransformerOptions small_options = Options(1, 1), options = Options(1, model_.context);
   TestModel small(small_options, *backend_), model(options, *backend_);
   const TestUnit unit(options, 1, false);
   std::vector<float> expected(options.model.vocabulary), logits(options.model.vocabulary);
@@ -217,6 +225,7 @@ TEST_P(TransformerTest, ComputeUnit_WrongShape_SaysWhichIsRight) {
 }
 
 TEST_P(TransformerTest, ComputeUnit_Bf16_IsNearFp32) {
+  if (!backend_->Supports(DType::kBF16)) GTEST_SKIP() << backend_->DeviceName() << " has no bf16";
   TransformerOptions options = Options();
   options.model.dropout = 0;
   TestModel exact(options, *backend_);
@@ -237,16 +246,58 @@ TEST_P(TransformerTest, ComputeUnit_Bf16_IsNearFp32) {
   EXPECT_LT(std::sqrt(difference / norm), 0.03);
 }
 
+std::vector<ModelCase> Models() {
+  return {{"gpt2", TinyGpt2()},
+          {"gpt2_untied", With(TinyGpt2(), [](ModelConfig& m) { m.tie_embeddings = false; })},
+          {"gpt2_dropout", With(TinyGpt2(), [](ModelConfig& m) { m.dropout = 0.3; })},
+          {"llama", With(TinyLlama(), [](ModelConfig& m) { m.qkv_bias = false; })},
+          {"llama_wide_heads", With(TinyLlama(), [](ModelConfig& m) { m.head_size = 6; })},
+          {"llama_dropout", With(TinyLlama(), [](ModelConfig& m) { m.dropout = 0.3; })},
+          {"qwen2", With(TinyLlama(), [](ModelConfig& m) { m.tie_embeddings = true; })}};
+}
+
+std::string CaseName(const ::testing::TestParamInfo<Case>& info) {
+  return std::string(std::get<1>(info.param).name) + "_" + std::get<0>(info.param).name;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Models, TransformerTest,
-    ::testing::Values(Case{"gpt2", TinyGpt2()},
-                      Case{"gpt2_untied", With(TinyGpt2(), [](ModelConfig& m) { m.tie_embeddings = false; })},
-                      Case{"gpt2_dropout", With(TinyGpt2(), [](ModelConfig& m) { m.dropout = 0.3; })},
-                      Case{"llama", With(TinyLlama(), [](ModelConfig& m) { m.qkv_bias = false; })},
-                      Case{"llama_wide_heads", With(TinyLlama(), [](ModelConfig& m) { m.head_size = 6; })},
-                      Case{"llama_dropout", With(TinyLlama(), [](ModelConfig& m) { m.dropout = 0.3; })},
-                      Case{"qwen2", With(TinyLlama(), [](ModelConfig& m) { m.tie_embeddings = true; })}),
-    [](const auto& info) { return info.param.name; });
+    ::testing::Combine(::testing::ValuesIn(Models()),
+                       ::testing::Values(BackendCase{"reference", [] { return CreateReferenceBackend(); }},
+                                         BackendCase{"cpu", [] { return CreateCpuBackend(2); }})),
+    CaseName);
+
+// docs/numerics.md, section 2: a unit's bits do not depend on the number of threads.
+TEST(CpuTransformer, ComputeUnit_AnyThreadCount_GivesSameBits) {
+  ModelConfig gpt2 = TinyGpt2(), llama = TinyLlama();
+  gpt2.width = llama.width = 64;
+  gpt2.hidden = llama.hidden = 200;
+  gpt2.context = llama.context = 150;
+  gpt2.vocabulary = llama.vocabulary = 700;
+  gpt2.dropout = 0.1;
+  for (const ModelConfig& model : {gpt2, llama}) {
+    for (const DType precision : {DType::kF32, DType::kBF16}) {
+      if (!CreateCpuBackend(1)->Supports(precision)) continue;
+      const TransformerOptions options{
+          .model = model, .precision = precision, .rows = 3, .sequence_length = 130};
+      const TestUnit unit(options, 1, /*masked=*/true);
+      std::vector<float> expected;
+      double expected_loss = 0;
+      for (const int threads : {1, 2, 3, 7, 16}) {
+        const std::unique_ptr<Backend> backend = CreateCpuBackend(threads);
+        TestModel test(options, *backend);
+        KeepingSink sink(test.engine->layout());
+        const UnitLoss loss = *test.engine->ComputeUnit(unit.Input(1, 2), sink);
+        if (threads == 1) {
+          expected = sink.gradient;
+          expected_loss = loss.loss_sum;
+        }
+        EXPECT_EQ(loss.loss_sum, expected_loss) << threads;
+        EXPECT_TRUE(sink.gradient == expected) << threads;
+      }
+    }
+  }
+}
 
 TEST(CreateTransformer, SequenceBeyondContext_IsRefused) {
   const auto backend = CreateReferenceBackend();

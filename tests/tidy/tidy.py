@@ -23,6 +23,7 @@ ALLOWED = {
     "worker/accumulate": {"worker/engine", "worker/backend/*.h", "common"},
     "worker/optimizer": {"worker/accumulate", "worker/engine", "worker/backend/*.h", "common"},
     "worker/model": {"worker/engine", "worker/backend/*.h", "worker/checkpoint/safetensors.h", "common"},
+    "worker/model/spec": {"worker/model", "common", "accrue/v1"},
     "worker/collective": {"common"},
     "worker/checkpoint": {"worker/optimizer", "worker/accumulate", "worker/engine", "worker/backend/*.h", "common"},
     "worker/data": {"worker/engine", "common"},

@@ -1,4 +1,4 @@
-#include "worker/model/model_spec.h"
+#include "worker/model/spec/model_spec.h"
 
 #include "absl/strings/str_cat.h"
 #include "common/status.h"
