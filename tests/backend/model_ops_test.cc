@@ -5,13 +5,17 @@
 #include <cstring>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
 
+#include "hwy/targets.h"
 #include "tests/backend/op_cases.h"
 #include "tests/backend/reference_ops.h"
 #include "worker/backend/cpu/cpu_model_ops.h"
+#include "worker/backend/cpu/gemm.h"
+#include "worker/backend/cpu/kernels.h"
 
 namespace accrue {
 namespace {
@@ -52,29 +56,56 @@ class ModelOpsTest : public testing::TestWithParam<std::tuple<size_t, DType>> {
  protected:
   const OpCase& op() const { return OpCases()[std::get<0>(GetParam())]; }
   DType dtype() const { return std::get<1>(GetParam()); }
+
+  void SetUp() override {
+    if (dtype() == DType::kBF16 && !cpu::GemmSupportsBf16()) GTEST_SKIP() << "no bf16 instructions here";
+  }
 };
 
-TEST_P(ModelOpsTest, Run_AgainstReference_AgreesWithinRounding) {
-  const std::unique_ptr<ModelOps> reference = CreateReferenceOps();
-  const auto expected = RunCase(op(), *reference, dtype());
-  const auto actual = RunCase(op(), OpsWith(2), dtype());
-  ASSERT_EQ(expected.size(), actual.size());
-  for (size_t output = 0; output < expected.size(); ++output) {
-    const std::vector<double> want = Values(expected[output]), have = Values(actual[output]);
-    double largest = 0;
-    for (double value : want) {
-      if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
-    }
-    for (size_t i = 0; i < want.size(); ++i) {
-      if (!std::isfinite(want[i])) {  // gaps between rows stay as they were
-        ASSERT_EQ(std::isnan(want[i]), std::isnan(have[i])) << "output " << output << " element " << i;
-        ASSERT_TRUE(std::isnan(want[i]) || want[i] == have[i]) << "output " << output << " element " << i;
-      } else {
-        ASSERT_NEAR(have[i], want[i], expected[output].tolerance * largest)
-            << "output " << output << " element " << i;
-      }
+void ExpectNear(const OpArrays::Output& expected, const OpArrays::Output& actual) {
+  const std::vector<double> want = Values(expected), have = Values(actual);
+  double largest = 0;
+  for (double value : want) {
+    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
+  }
+  for (size_t i = 0; i < want.size(); ++i) {
+    if (!std::isfinite(want[i])) {  // gaps between rows stay as they were
+      ASSERT_EQ(std::isnan(want[i]), std::isnan(have[i])) << "element " << i;
+      ASSERT_TRUE(std::isnan(want[i]) || want[i] == have[i]) << "element " << i;
+    } else {
+      ASSERT_NEAR(have[i], want[i], expected.tolerance * largest) << "element " << i;
     }
   }
+}
+
+// Kernels use one instruction set while it lives.
+class WithInstructionSet {
+ public:
+  explicit WithInstructionSet(int64_t target) { Choose(target); }
+  ~WithInstructionSet() { Choose(0); }
+
+ private:
+  static void Choose(int64_t target) {
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  }
+};
+
+TEST_P(ModelOpsTest, Run_OnEveryInstructionSet_AgreesWithReference) {
+  const auto expected = RunCase(op(), *CreateReferenceOps(), dtype());
+  std::set<std::string> seen;
+  for (int64_t left = hwy::SupportedTargets(); left != 0; left &= left - 1) {
+    const WithInstructionSet scope(left & -left);
+    if (!seen.insert(cpu::KernelInstructionSet()).second) continue;
+    SCOPED_TRACE(cpu::KernelInstructionSet());
+    const auto actual = RunCase(op(), OpsWith(2), dtype());
+    ASSERT_EQ(expected.size(), actual.size());
+    for (size_t output = 0; output < expected.size(); ++output) {
+      SCOPED_TRACE(output);
+      ExpectNear(expected[output], actual[output]);
+    }
+  }
+  EXPECT_GE(seen.size(), 1u);
 }
 
 TEST_P(ModelOpsTest, Run_AnyNumberOfThreads_SameBits) {
@@ -93,7 +124,8 @@ std::string CaseName(const testing::TestParamInfo<std::tuple<size_t, DType>>& in
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, ModelOpsTest,
-                         testing::Combine(testing::Range<size_t>(0, OpCases().size()), testing::Values(DType::kF32)),
+                         testing::Combine(testing::Range<size_t>(0, OpCases().size()), 
+                                          testing::Values(DType::kF32, DType::kBF16)),
                          CaseName);
 
 }  // namespace
