@@ -1,0 +1,83 @@
+// accrued: the coordinator's daemon.
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+
+#include "common/config.h"
+#include "common/file_system.h"
+#include "common/log.h"
+#include "coordinator/server/server.h"
+
+namespace {
+
+constexpr int kExitError = 1;
+
+std::string DefaultStateDirectory() {
+  const char* const state = std::getenv("XDG_STATE_HOME");
+  if (state != nullptr && state[0] == '/') return accrue::JoinPath(state, "accrue");
+  const char* const home = std::getenv("HOME");
+  return accrue::JoinPath(home != nullptr && home[0] == '/' ? home : "/tmp", ".local/state/accrue");
+}
+
+int Fail(const absl::Status& status) {
+  std::cerr << "accrued: " << status.message() << "\n";
+  return kExitError;
+}
+
+absl::Status WriteReadyFile(const std::string& path, const accrue::Server& server) {
+  const nlohmann::ordered_json ready = {
+      {"grpc", server.grpc_address()}, {"http", server.http_address()}, {"pid", ::getpid()}};
+  return accrue::FileSystem::Real().WriteAtomically(path, ready.dump() + "\n");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  // Before any thread is made, so that all inherit it: the main thread alone waits for these.
+  sigset_t ends;
+  sigemptyset(&ends);
+  sigaddset(&ends, SIGINT);
+  sigaddset(&ends, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &ends, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+
+  accrue::ServerOptions server_options;
+  server_options.state_directory = DefaultStateDirectory();
+  std::string ready_file;
+  accrue::DaemonOptions options("accrued", "The coordinator: hands out work, decides what counts, keeps the record.");
+  CLI::App& app = options.app();
+  app.add_option("--listen", server_options.listen, "Loopback address for gRPC; port 0: any")->capture_default_str();
+  app.add_option("--http", server_options.http, "Loopback address for metrics, health and the status page; or none")
+      ->capture_default_str();
+  app.add_option("--state", server_options.state_directory, "Folder for the journal, locked while in use")
+      ->capture_default_str();
+  app.add_option("--data-root", server_options.data_roots,
+                 "Folder under which submitted jobs find data and weights; may be given more than once");
+  app.add_option("--worker-timeout", server_options.worker_timeout_seconds,
+                 "Seconds of silence after which a worker is given up")
+      ->capture_default_str()
+      ->check(CLI::Range(0.5, 3600.0));
+  app.add_option("--ready-file", ready_file, "Written, as JSON with addresses and process id, once serving");
+  if (const std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
+
+  absl::StatusOr<std::unique_ptr<accrue::Server>> server = accrue::Server::Start(server_options);
+  if (!server.ok()) return Fail(server.status());
+  if (!ready_file.empty()) {
+    if (const absl::Status written = WriteReadyFile(ready_file, **server); !written.ok()) return Fail(written);
+  }
+  int received = 0;
+  while (sigwait(&ends, &received) != 0) {
+  }
+  accrue::LogInfo("shutting down", {{"signal", strsignal(received)}});
+  // A second signal ends the process at once.
+  pthread_sigmask(SIG_UNBLOCK, &ends, nullptr);
+  if (!ready_file.empty()) accrue::FileSystem::Real().RemoveAll(ready_file).IgnoreError();
+  server->reset();
+  return 0;
+}

@@ -1,0 +1,21 @@
+// One worker's connection, as the event loop sees it: implemented by the gRPC stream, and by fakes in tests.
+//
+// Thread-safe. Neither call blocks.
+#pragma once
+
+#include <string>
+
+#include "accrue/v1/worker.pb.h"
+
+namespace accrue {
+
+class WorkerLink {
+ public:
+  virtual ~WorkerLink() = default;
+  // Queued and sent in order. Dropped once the connection ends, which the coordinator learns as WorkerGone.
+  virtual void Send(v1::CoordinatorMessage message) = 0;
+  // Sends Refused after what is queued, and ends the stream. Later calls have no effect.
+  virtual void Refuse(const std::string& reason, bool rejoin) = 0;
+};
+
+}  // namespace accrue

@@ -1,0 +1,224 @@
+// WorkerService: one reactor for each worker's stream, and the rendezvous store's calls.
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <deque>
+#include <mutex>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/strings/str_cat.h"
+#include "accrue/v1/worker.grpc.pb.h"
+#include "common/log.h"
+#include "common/version.h"
+#include "coordinator/server/grpc_status.h"
+#include "coordinator/server/services.h"
+
+namespace accrue {
+namespace {
+
+constexpr size_t kMaxQueuedMessages = 10'000;
+constexpr int64_t kMaxStoreWaitMs = 600'000;
+
+// One stream. gRPC owns it through `self_` from its making until OnDone; the event loop holds it as a WorkerLink.
+//
+// gRPC allows one read, one write and one Finish at a time, and nothing after Finish. All are started under the mutex:
+// gRPC never calls back on the starting thread before that returns.
+class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>, public WorkerLink {
+ public:
+  static WorkerSession* Make(Coordinator& coordinator, const std::string& peer) {
+    auto session = std::shared_ptr<WorkerSession>(new WorkerSession(coordinator, peer));
+    session->self_ = session;
+    const std::lock_guard<std::mutex> lock(session->mutex_);
+    session->StartRead(&session->incoming_);
+    return session.get();
+  }
+
+  // ---- WorkerLink ----
+  void Send(v1::CoordinatorMessage message) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (ending_) return;
+    if (outgoing_.size() >= kMaxQueuedMessages) {
+      // A worker that does not read. What it misses cannot be made good.
+      reason_ = absl::StrCat("more than ", kMaxQueuedMessages, " messages wait for it to read");
+      ending_ = true;
+      outgoing_.resize(writing_ ? 1 : 0);
+    } else {
+      outgoing_.push_back(std::move(message));
+    }
+    Continue();
+  }
+
+  void Refuse(const std::string& reason, bool rejoin) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (ending_) return;
+    ending_ = true;
+    reason_ = reason;
+    v1::CoordinatorMessage message;
+    message.mutable_refused()->set_reason(reason);
+    message.mutable_refused()->set_rejoin(rejoin);
+    outgoing_.push_back(std::move(message));
+    Continue();
+  }
+
+ private:
+  WorkerSession(Coordinator& coordinator, std::string peer) : coordinator_(coordinator), peer_(std::move(peer)) {}
+
+  // ---- gRPC ----
+  void OnReadDone(bool ok) override {
+    if (!ok) return End("the worker closed its stream");
+    if (!joining_) {
+      joining_ = true;
+      return OnHello();
+    }
+    if (const absl::Status status = coordinator_.Receive(incarnation_, incoming_); !status.ok()) {
+      LogWarning("a worker's message is refused", {{"peer", peer_}, {"incarnation", incarnation_}, {"error", status}});
+      return Refuse(std::string(status.message()), /*rejoin=*/true);
+    }
+    ReadNext();
+  }
+
+  void OnWriteDone(bool ok) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    writing_ = false;
+    outgoing_.pop_front();
+    if (!ok) {
+      outgoing_.clear();
+      EndLocked("the connection broke");
+      return;
+    }
+    Continue();
+  }
+
+  void OnCancel() override { End("the connection broke"); }
+
+  void OnDone() override {
+    const std::shared_ptr<WorkerSession> last = std::move(self_);
+    std::string reason;
+    Incarnation incarnation;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      reason = reason_;
+      incarnation = incarnation_;
+      done_ = true;
+    }
+    if (incarnation != Incarnation()) coordinator_.Left(incarnation, reason);
+  }
+
+  // ---- the story ----
+  void OnHello() {
+    if (!incoming_.has_hello()) return Refuse("expected Hello as the first message of a stream", /*rejoin=*/false);
+    const v1::Hello& hello = incoming_.hello();
+    if (hello.version() != kVersion) {
+      LogWarning("a worker of another version is refused", {{"peer", peer_}, {"worker", hello.name()},
+                                                            {"version", hello.version()}});
+      return Refuse(absl::StrCat("the worker's version is ", hello.version(), ", the coordinator's is ", kVersion,
+                                 "; use the same version for both"), /*rejoin=*/false);
+    }
+    coordinator_.Join(hello, self_, [session = self_](Incarnation incarnation) { session->OnJoined(incarnation); });
+  }
+
+  void OnJoined(Incarnation incarnation) {
+    bool done = false;
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      incarnation_ = incarnation;
+      done = done_;
+    }
+    // The stream may have ended while the join was in the queue.
+    if (done) return coordinator_.Left(incarnation, "the worker closed its stream");
+    ReadNext();
+  }
+
+  void ReadNext() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!finished_) StartRead(&incoming_);
+  }
+
+  void End(const std::string& reason) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    EndLocked(reason);
+  }
+
+  void EndLocked(const std::string& reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!ending_) reason_ = reason;
+    ending_ = true;
+    Continue();
+  }
+
+  // Starts whatever is next: a write, or the end once everything is written.
+  void Continue() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (writing_ || finished_) return;
+    if (!outgoing_.empty()) {
+      writing_ = true;
+      StartWrite(&outgoing_.front());
+    } else if (ending_) {
+      finished_ = true;
+      Finish(grpc::Status::OK);
+    }
+  }
+
+  Coordinator& coordinator_;
+  const std::string peer_;
+  std::shared_ptr<WorkerSession> self_;
+
+  // One read is on the way at a time, so these belong to whoever handles it.
+  v1::WorkerMessage incoming_;
+  bool joining_ = false;  // Hello was read
+
+  std::mutex mutex_;
+  Incarnation incarnation_;  // written once, before the read that follows Hello is started
+  std::deque<v1::CoordinatorMessage> outgoing_ ABSL_GUARDED_BY(mutex_);  // the first is being written while writing_
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool ending_ ABSL_GUARDED_BY(mutex_) = false;    // nothing more is taken; what is queued is sent
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish is called
+  bool done_ ABSL_GUARDED_BY(mutex_) = false;
+  std::string reason_ ABSL_GUARDED_BY(mutex_) = "the worker closed its stream";
+};
+
+class WorkerServiceImpl : public v1::WorkerService::CallbackService {
+ public:
+  WorkerServiceImpl(Coordinator& coordinator, RendezvousStore& rendezvous, const Clock& clock)
+      : coordinator_(coordinator), rendezvous_(rendezvous), clock_(clock) {}
+
+  grpc::ServerBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage>* Session(
+      grpc::CallbackServerContext* context) override {
+    return WorkerSession::Make(coordinator_, context->peer());
+  }
+
+  grpc::ServerUnaryReactor* StoreSet(grpc::CallbackServerContext* context, const v1::StoreSetRequest* request,
+                                     v1::StoreSetResponse*) override {
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    reactor->Finish(ToGrpc(rendezvous_.Set(request->communicator(), request->name(), request->value())));
+    return reactor;
+  }
+
+  grpc::ServerUnaryReactor* StoreGet(grpc::CallbackServerContext* context, const v1::StoreGetRequest* request,
+                                     v1::StoreGetResponse* response) override {
+    grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+    const int64_t timeout_ms = std::clamp<int64_t>(request->timeout_ms(), 0, kMaxStoreWaitMs);
+    rendezvous_.Get(request->communicator(), {request->names().begin(), request->names().end()},
+                    clock_.SteadyNowNs() + timeout_ms * 1'000'000,
+                    [reactor, response](absl::StatusOr<std::vector<std::string>> values) {
+                      if (values.ok()) {
+                        for (std::string& value : *values) response->add_values(std::move(value));
+                      }
+                      reactor->Finish(ToGrpc(values.status()));
+                    });
+    return reactor;
+  }
+
+ private:
+  Coordinator& coordinator_;
+  RendezvousStore& rendezvous_;
+  const Clock& clock_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeWorkerService(Coordinator& coordinator, RendezvousStore& rendezvous,
+                                                 const Clock& clock) {
+  return std::make_unique<WorkerServiceImpl>(coordinator, rendezvous, clock);
+}
+
+}  // namespace accrue
