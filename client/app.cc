@@ -86,6 +86,9 @@ int RunClient(int argc, const char* const* argv, CommandContext& context) {
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
 
+  RegisterSpecCommands(app, context);
+  RegisterWatchCommands(app, context);
+  RegisterJobCommands(app, context);
 #ifdef ACCRUE_DATA_COMMANDS
   RegisterDataCommands(app, context);
 #endif

@@ -1,5 +1,5 @@
 // What to say about a field that does not exist: the nearest name, or what another tool's name is called
-// here. Internal to common/spec.
+// here. The part about words serves command lines too.
 #pragma once
 
 #include <string>

@@ -98,9 +98,35 @@ v1::ModelSpec ReadGpt2(Config& config) {
   return model;
 }
 
+// The part of rope_scaling or rope_parameters that stretches the frequencies.
+void ReadRopeScaling(Config& config, const char* name, const json& rope, v1::ModelSpec& model) {
+  const char* kind = rope.contains("rope_type") ? "rope_type" : "type";
+  if (!rope.contains(kind) || rope[kind] == "default") return;
+  if (rope[kind] != "linear" && rope[kind] != "llama3") {
+    return config.Keep(absl::UnimplementedError(
+        absl::StrCat(name, ".", kind, " is ", Shown(rope[kind]), "; linear and llama3 are supported")));
+  }
+  const auto number = [&](const char* field) {
+    return config.NumberOf(absl::StrCat(name, ".", field).c_str(),
+                           rope.contains(field) ? rope[field] : json());
+  };
+  v1::RopeScalingSpec& scaling = *model.mutable_rope_scaling();
+  scaling.set_type(rope[kind].get<std::string>());
+  scaling.set_factor(number("factor"));
+  if (scaling.type() == "linear") return;
+  scaling.set_low_freq_factor(number("low_freq_factor"));
+  scaling.set_high_freq_factor(number("high_freq_factor"));
+  const double original = number("original_max_position_embeddings");
+  if (!(original >= 1 && original <= std::numeric_limits<int32_t>::max())) {
+    return config.Fail(absl::StrCat(name, ".original_max_position_embeddings").c_str(),
+                       "an integer from 1 to 2147483647", absl::StrCat(original));
+  }
+  scaling.set_original_max_position_embeddings(static_cast<int64_t>(original));
+}
+
 // Newer files have rope_parameters: {rope_theta, rope_type}, older ones rope_theta and rope_scaling.
-double RopeTheta(Config& config) {
-  double theta = config.NumberOr("rope_theta", 10000);
+void ReadRope(Config& config, v1::ModelSpec& model) {
+  model.set_rope_theta(config.NumberOr("rope_theta", 10000));
   for (const char* name : {"rope_scaling", "rope_parameters"}) {
     if (!config.Has(name)) continue;
     const json& rope = config.Get(name);
@@ -108,15 +134,9 @@ double RopeTheta(Config& config) {
       config.Fail(name, "an object", Shown(rope));
       continue;
     }
-    for (const char* kind : {"rope_type", "type"}) {
-      if (rope.contains(kind) && rope[kind] != "default") {
-        config.Keep(absl::UnimplementedError(absl::StrCat(name, ".", kind, " is ", Shown(rope[kind]),
-                                                          "; only unscaled rotary positions are supported")));
-      }
-    }
-    if (rope.contains("rope_theta")) theta = config.NumberOf("rope_theta", rope["rope_theta"]);
+    ReadRopeScaling(config, name, rope, model);
+    if (rope.contains("rope_theta")) model.set_rope_theta(config.NumberOf("rope_theta", rope["rope_theta"]));
   }
-  return theta;
 }
 
 v1::ModelSpec ReadLlamaFamily(Config& config, const std::string& architecture) {
@@ -136,7 +156,7 @@ v1::ModelSpec ReadLlamaFamily(Config& config, const std::string& architecture) {
   model.set_tie_embeddings(config.BoolOr("tie_word_embeddings", false));
   model.set_qkv_bias(qwen2);
   model.set_norm_epsilon(config.NumberOr("rms_norm_eps", 1e-6));
-  model.set_rope_theta(RopeTheta(config));
+  ReadRope(config, model);
   const bool slides =
       qwen2 ? config.BoolOr("use_sliding_window", false) : architecture == "MistralForCausalLM";
   if (slides)

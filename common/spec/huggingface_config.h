@@ -17,7 +17,8 @@ namespace accrue {
 // `dropout` stay absent. A sliding window shorter than the context shortens the context to it: within it,
 // attention is full. NOT_FOUND without a config.json; INVALID_ARGUMENT, with the file, the field and what was
 // expected, for what is not valid; UNIMPLEMENTED for another architecture, or a variant that would be
-// computed wrongly (a scaled RoPE, another activation, biases that the model here does not have).
+// computed wrongly (another scaling of rotary positions than linear and llama3, another activation, biases
+// that the model here does not have).
 absl::StatusOr<v1::ModelSpec> ReadHuggingFaceConfig(FileSystem& file_system, const std::string& folder);
 
 // Merges that shape into a model that is only a `from`. `folder` is where model.from leads.

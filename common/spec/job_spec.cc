@@ -30,6 +30,9 @@ std::vector<std::string> SpecWarnings(const v1::JobSpec& spec) {
   if (spec.model().architecture() == "gpt2" && spec.model().has_rope_theta()) {
     warnings.push_back("model.rope_theta has no effect with gpt2, which learns its positions");
   }
+  if (spec.model().architecture() == "gpt2" && spec.model().has_rope_scaling()) {
+    warnings.push_back("model.rope_scaling has no effect with gpt2, which learns its positions");
+  }
   const v1::ScheduleSpec& schedule = spec.schedule();
   if (schedule.has_decay_windows() && schedule.name() != "wsd") {
     warnings.push_back("schedule.decay_windows has no effect unless schedule.name is wsd");

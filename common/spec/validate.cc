@@ -104,6 +104,7 @@ class Checker {
       Number("model.rope_theta", model.rope_theta(), model.rope_theta() > 1 && model.rope_theta() < 1e12,
              "above 1");
     }
+    if (model.has_rope_scaling()) CheckRopeScaling(model.rope_scaling());
     if (model.has_norm_epsilon()) {
       Number("model.norm_epsilon", model.norm_epsilon(),
              model.norm_epsilon() >= 1e-12 && model.norm_epsilon() < 1, "from 1e-12 to below 1");
@@ -121,6 +122,18 @@ class Checker {
     problems_.Add(path,
                   absl::StrCat("missing required field \"", path, "\": an integer from ", least, " on"));
     return false;
+  }
+
+  void CheckRopeScaling(const v1::RopeScalingSpec& scaling) {
+    const std::string path = "model.rope_scaling";
+    if (!Word(path + ".type", scaling.type(), {"linear", "llama3"})) return;
+    Number(path + ".factor", scaling.factor(), scaling.factor() >= 1 && scaling.factor() <= 1e6, "from 1 on");
+    if (scaling.type() == "linear") return;
+    const double low = scaling.low_freq_factor(), high = scaling.high_freq_factor();
+    Number(path + ".low_freq_factor", low, low > 0 && low <= 1e6, "above 0");
+    Number(path + ".high_freq_factor", high, high > low && high <= 1e6, "above low_freq_factor");
+    Integer(path + ".original_max_position_embeddings", scaling.original_max_position_embeddings(), 1,
+            1 << 24);
   }
 
   void CheckHeads(const v1::ModelSpec& model) {

@@ -30,6 +30,12 @@ ModelConfig PlainLlama() {
   return model;
 }
 
+ModelConfig ScaledLlama(RopeScaling scaling) {
+  ModelConfig model = PlainLlama();
+  model.rope_scaling = scaling;
+  return model;
+}
+
 struct Entry {
   std::string name;
   SafetensorsDType dtype = SafetensorsDType::kF32;
@@ -113,7 +119,13 @@ class HuggingFaceTest : public ::testing::Test {
 };
 
 TEST_F(HuggingFaceTest, WriteHuggingFaceFolder_AnyModel_ReadsBackAsItWas) {
-  for (const ModelConfig& model : {TinyGpt2(), Untied(TinyGpt2()), PlainLlama(), TinyLlama()}) {
+  for (const ModelConfig& model : {TinyGpt2(), Untied(TinyGpt2()), PlainLlama(), TinyLlama(),
+                                   ScaledLlama({.kind = RopeScalingKind::kLinear, .factor = 2}),
+                                   ScaledLlama({.kind = RopeScalingKind::kLlama3,
+                                   .factor = 8,
+                                   .low_frequency_factor = 1,
+                                   .high_frequency_factor = 4,
+                                   .original_context = 16})}) {
     ASSERT_TRUE(Export({.model = model}).ok());
     const auto spec = ReadHuggingFaceConfig(files_, folder_);
     ASSERT_TRUE(spec.ok()) << spec.status();

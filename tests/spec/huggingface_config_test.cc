@@ -77,6 +77,22 @@ TEST_F(HuggingFaceConfigTest, NewerRopeParameters_ThetaRead) {
   EXPECT_EQ(model->rope_theta(), 250000);
 }
 
+TEST_F(HuggingFaceConfigTest, RopeScaling_Read) {
+  const absl::StatusOr<v1::ModelSpec> model = Read(absl::StrReplaceAll(
+      kLlama, {{"\"rope_scaling\": null",
+                "\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 32.0, \"low_freq_factor\": 1.0, "
+                "\"high_freq_factor\": 4.0, \"original_max_position_embeddings\": 8192}"}}));
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->rope_scaling().type(), "llama3");
+  EXPECT_EQ(model->rope_scaling().factor(), 32);
+  EXPECT_EQ(model->rope_scaling().low_freq_factor(), 1);
+  EXPECT_EQ(model->rope_scaling().high_freq_factor(), 4);
+  EXPECT_EQ(model->rope_scaling().original_max_position_embeddings(), 8192);
+  EXPECT_EQ(ErrorOf(absl::StrReplaceAll(
+                kLlama, {{"\"rope_scaling\": null", "\"rope_scaling\": {\"type\": \"linear\"}"}})),
+            "config.json: rope_scaling.factor: expected a number, found null");
+}
+
 TEST_F(HuggingFaceConfigTest, MistralWithWindow_ContextIsTheWindow) {
   const absl::StatusOr<v1::ModelSpec> model =
       Read(absl::StrReplaceAll(kLlama, {{"LlamaForCausalLM", "MistralForCausalLM"},
@@ -104,8 +120,8 @@ TEST_F(HuggingFaceConfigTest, OtherArchitecture_RefusedByNameWithTheList) {
 
 TEST_F(HuggingFaceConfigTest, VariantsThatWouldBeWrong_Refused) {
   EXPECT_EQ(ErrorOf(absl::StrReplaceAll(
-                kLlama, {{"\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"llama3\"}"}})),
-            "rope_scaling.rope_type is \"llama3\"; only unscaled rotary positions are supported");
+                kLlama, {{"\"rope_scaling\": null", "\"rope_scaling\": {\"rope_type\": \"yarn\"}"}})),
+            "rope_scaling.rope_type is \"yarn\"; linear and llama3 are supported");
   EXPECT_EQ(ErrorOf(absl::StrReplaceAll(kLlama, {{"\"attention_bias\": false", "\"attention_bias\": true"}})),
             "config.json: attention_bias is true; only false is supported");
   EXPECT_EQ(ErrorOf(absl::StrReplaceAll(kLlama, {{"\"silu\"", "\"gelu\""}})),

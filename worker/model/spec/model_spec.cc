@@ -5,6 +5,19 @@
 
 namespace accrue {
 
+namespace {
+
+RopeScaling RopeScalingFromSpec(const v1::RopeScalingSpec& spec) {
+  if (spec.type() == "linear") return {.kind = RopeScalingKind::kLinear, .factor = spec.factor()};
+  return {.kind = RopeScalingKind::kLlama3,
+          .factor = spec.factor(),
+          .low_frequency_factor = spec.low_freq_factor(),
+          .high_frequency_factor = spec.high_freq_factor(),
+          .original_context = spec.original_max_position_embeddings()};
+}
+
+}  // namespace
+
 absl::StatusOr<ModelConfig> ModelConfigFromSpec(const v1::ModelSpec& spec) {
   const bool gpt2 = spec.architecture() == "gpt2";
   if (!gpt2 && spec.architecture() != "llama") {
@@ -24,6 +37,7 @@ absl::StatusOr<ModelConfig> ModelConfigFromSpec(const v1::ModelSpec& spec) {
                      .qkv_bias = !gpt2 && spec.qkv_bias()};
   if (spec.has_rope_theta()) config.rope_theta = spec.rope_theta();
   if (spec.has_norm_epsilon()) config.norm_epsilon = spec.norm_epsilon();
+  if (spec.has_rope_scaling() && !gpt2) config.rope_scaling = RopeScalingFromSpec(spec.rope_scaling());
   ACCRUE_RETURN_IF_ERROR(ValidateModelConfig(config));
   return config;
 }

@@ -1,0 +1,196 @@
+// list, describe, workers, checkpoint list, cancel, pause, resume: one call each, shown as text or JSON.
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/commands.h"
+#include "client/format.h"
+#include "client/job_client.h"
+#include "common/spec/job_spec.h"
+
+namespace accrue {
+namespace {
+
+std::string LossOrDash(bool known, double loss) { return known ? FormatLoss(loss) : "-"; }
+
+void PrintJson(const CommandContext& context, const google::protobuf::Message& message) {
+  *context.out << ToJson(message).dump() << "\n";
+}
+
+void List(CommandContext& context) {
+  const absl::StatusOr<v1::ListResponse> response = context.Connect()->List();
+  if (!response.ok()) return context.Fail(response.status());
+  if (context.json()) return PrintJson(context, *response);
+  if (response->jobs().empty()) {
+    *context.out << "No jobs. Submit one: accrue submit JOB.yaml\n";
+    return;
+  }
+  std::vector<std::vector<std::string>> rows = {
+      {"JOB", "STATE", "WINDOW", "OF", "LOSS", "VALIDATION", "TOKENS/S", "WORKERS", "ETA"}};
+  for (const v1::JobStatus& job : response->jobs()) {
+    const bool running = job.state() == v1::JOB_STATE_RUNNING;
+    rows.push_back(
+        {job.job_id(), StateName(job.state()), FormatCount(job.window()), FormatCount(job.total_windows()),
+         LossOrDash(job.window() > 0, job.loss()),
+         LossOrDash(job.has_validation_loss(), job.validation_loss()),
+         job.tokens_per_second() > 0 ? FormatCount(static_cast<int64_t>(job.tokens_per_second())) : "-",
+         FormatCount(job.workers()),
+         running && job.eta_seconds() > 0 ? FormatDuration(job.eta_seconds()) : "-"});
+  }
+  *context.out << FormatTable(rows);
+}
+
+std::string WorkersTable(const google::protobuf::RepeatedPtrField<v1::WorkerStatus>& workers) {
+  std::vector<std::vector<std::string>> rows = {
+      {"WORKER", "INCARNATION", "STATE", "JOB", "DEVICE", "THREADS", "UNIT", "MEMORY", "WINDOWS"}};
+  for (const v1::WorkerStatus& worker : workers) {
+    rows.push_back({Printable(worker.name()), absl::StrCat(worker.incarnation()), Printable(worker.state()),
+                    worker.job_id().empty() ? "-" : Printable(worker.job_id()), Printable(worker.device()),
+                    absl::StrCat(worker.threads()),
+                    worker.unit_seconds() > 0 ? absl::StrFormat("%.1f ms", worker.unit_seconds() * 1e3) : "-",
+                    FormatBytes(worker.memory_bytes()), FormatCount(worker.windows())});
+  }
+  return FormatTable(rows);
+}
+
+void Workers(CommandContext& context) {
+  const absl::StatusOr<v1::ListWorkersResponse> response = context.Connect()->ListWorkers();
+  if (!response.ok()) return context.Fail(response.status());
+  if (context.json()) return PrintJson(context, *response);
+  if (response->workers().empty()) {
+    *context.out << "No workers. Start one: accrue-worker --coordinator " << context.coordinator << "\n";
+    return;
+  }
+  *context.out << WorkersTable(response->workers());
+}
+
+// Two columns: what it is, and its value.
+std::string DescribeStatus(const v1::JobStatus& status, int64_t now_unix_ns) {
+  std::string text;
+  const auto add = [&text](absl::string_view name, const std::string& value) {
+    absl::StrAppend(&text, name, std::string(14 - name.size(), ' '), value, "\n");
+  };
+  const auto [state, reason] = std::pair(StateName(status.state()), Printable(status.reason()));
+  add("job", absl::StrCat(status.job_id(), " (", status.name(), ")"));
+  add("state", reason.empty() ? state : absl::StrCat(state, ": ", reason));
+  add("window", absl::StrCat(FormatCount(status.window()), " of ", FormatCount(status.total_windows())));
+  if (status.window() > 0) add("loss", FormatLoss(status.loss()));
+  if (status.has_validation_loss()) add("validation", FormatLoss(status.validation_loss()));
+  if (status.tokens_per_second() > 0) {
+    add("speed", absl::StrCat(FormatCount(static_cast<int64_t>(status.tokens_per_second())), " tokens/s"));
+  }
+  if (!HasEnded(status.state()) && status.eta_seconds() > 0) add("eta", FormatDuration(status.eta_seconds()));
+  if (status.parameters() > 0) add("parameters", FormatParameters(status.parameters()));
+  add("workers", FormatCount(status.workers()));
+  add("reproducible", status.reproducible() ? "yes" : "no");
+  if (!status.digest().empty()) add("digest", status.digest());
+  add("replays", FormatCount(status.restarts_of_windows()));
+  add("skipped", FormatCount(status.windows_skipped()));
+  add("epoch", absl::StrCat(status.epoch(), ", timeline ", status.timeline()));
+  if (status.submitted_unix_ns() > 0) {
+    const double age_seconds = static_cast<double>(now_unix_ns - status.submitted_unix_ns()) / 1e9;
+    add("submitted",
+        absl::StrCat(FormatTime(status.submitted_unix_ns()), " (", FormatDuration(age_seconds), " ago)"));
+  }
+  add("output", status.output_directory());
+  return text;
+}
+
+void Describe(CommandContext& context, const std::string& job) {
+  const absl::StatusOr<v1::DescribeResponse> response = context.Connect()->Describe(job);
+  if (!response.ok()) return context.Fail(response.status());
+  if (context.json()) return PrintJson(context, *response);
+  *context.out << DescribeStatus(response->status(), context.clock->WallNowUnixNs());
+  int64_t tokens = 0;
+  for (const v1::ShardPin& shard : response->job().train()) tokens += static_cast<int64_t>(shard.tokens());
+  *context.out << "data          " << response->job().train_size() << " shards, " << FormatCount(tokens)
+               << " tokens; " << response->job().validation_size() << " for validation\n";
+  if (!response->workers().empty()) *context.out << "\n" << WorkersTable(response->workers());
+  *context.out << "\nspec          " << CanonicalJson(response->job().spec()) << "\n";
+}
+
+void CheckpointList(CommandContext& context, const std::string& job) {
+  const absl::StatusOr<v1::ListCheckpointsResponse> response = context.Connect()->ListCheckpoints(job);
+  if (!response.ok()) return context.Fail(response.status());
+  if (context.json()) return PrintJson(context, *response);
+  if (response->checkpoints().empty()) {
+    *context.out << "No checkpoints yet.\n";
+    return;
+  }
+  std::vector<std::vector<std::string>> rows = {
+      {"WINDOW", "VERIFIED", "SIZE", "WRITTEN", "DIGEST", "FOLDER"}};
+  for (const v1::CheckpointInfo& checkpoint : response->checkpoints()) {
+    rows.push_back({FormatCount(checkpoint.window()), checkpoint.verified() ? "yes" : "no",
+                    FormatBytes(checkpoint.size_bytes()),
+                    checkpoint.written_unix_ns() > 0 ? FormatTime(checkpoint.written_unix_ns()) : "-",
+                    checkpoint.digest(), checkpoint.directory()});
+  }
+  *context.out << FormatTable(rows);
+}
+
+// What a command that changes a job's state answers.
+void PrintChanged(CommandContext& context, const absl::StatusOr<v1::JobStatus>& status,
+                  absl::string_view hint) {
+  if (!status.ok()) return context.Fail(status.status());
+  if (context.json()) return PrintJson(context, *status);
+  *context.out << status->job_id() << " is " << StateName(status->state()) << " at window "
+               << FormatCount(status->window()) << " of " << FormatCount(status->total_windows())
+               << (status->reason().empty() ? "" : absl::StrCat(": ", Printable(status->reason()))) << "\n";
+  if (!hint.empty()) *context.err << hint << "\n";
+}
+
+CLI::App* AddJobCommand(CLI::App& app, const std::string& name, const std::string& description,
+                        const std::string& examples, std::shared_ptr<std::string> job) {
+  CLI::App* const command = AddCommand(app, name, description, examples);
+  command->add_option("JOB", *job, "The job's id, or its name (the newest of that name)")->required();
+  return command;
+}
+
+}  // namespace
+
+void RegisterJobCommands(CLI::App& app, CommandContext& context) {
+  AddCommand(app, "list", "List the coordinator's jobs with their state and progress.",
+             "accrue list\naccrue list -o json")
+      ->callback([&context] { List(context); });
+  AddCommand(app, "workers", "List the workers that are connected, what they do and how fast they are.",
+             "accrue workers")
+      ->callback([&context] { Workers(context); });
+
+  const auto job = std::make_shared<std::string>();
+  AddJobCommand(app, "describe",
+                "Show everything about a job: state, loss, speed, data, workers, its whole spec.",
+                "accrue describe headers", job)
+      ->callback([&context, job] { Describe(context, *job); });
+
+  CLI::App* const checkpoint = AddCommand(app, "checkpoint", "Look at a job's checkpoints.", "");
+  checkpoint->require_subcommand(1);
+  AddJobCommand(*checkpoint, "list", "List a job's checkpoints: window, size, digest, folder.",
+                "accrue checkpoint list headers", job)
+      ->callback([&context, job] { CheckpointList(context, *job); });
+
+  CLI::App* const cancel = AddJobCommand(
+      app, "cancel", "Stop a job for good. A checkpoint is written first, unless you say otherwise.",
+      "accrue cancel headers\naccrue cancel headers --no-checkpoint --reason 'wrong data'", job);
+  const auto reason = std::make_shared<std::string>("cancelled with accrue cancel");
+  const auto no_checkpoint = std::make_shared<bool>(false);
+  cancel->add_option("--reason", *reason, "Why, for the job's record")->capture_default_str();
+  cancel->add_flag("--no-checkpoint", *no_checkpoint,
+                   "Stop at once, losing the windows since the last checkpoint");
+  cancel->callback([&context, job, reason, no_checkpoint] {
+    PrintChanged(context, context.Connect()->Cancel(*job, *reason, !*no_checkpoint), "");
+  });
+
+  AddJobCommand(app, "pause", "Hold a job after its current window; workers keep its state.",
+                "accrue pause headers", job)
+      ->callback([&context, job] {
+        PrintChanged(context, context.Connect()->Pause(*job), absl::StrCat("To go on: accrue resume ", *job));
+      });
+  AddJobCommand(app, "resume", "Let a paused job go on.", "accrue resume headers", job)
+      ->callback([&context, job] { PrintChanged(context, context.Connect()->Resume(*job), ""); });
+}
+
+}  // namespace accrue

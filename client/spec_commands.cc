@@ -1,0 +1,157 @@
+// validate and submit: what begins with a job file.
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "client/commands.h"
+#include "client/format.h"
+#include "client/job_client.h"
+#include "client/job_file.h"
+#include "client/watch.h"
+#include "common/spec/huggingface_config.h"
+
+namespace accrue {
+namespace {
+
+using nlohmann::ordered_json;
+
+// What cannot be checked here, or is valid and yet without effect.
+std::vector<std::string> WarningsAbout(CommandContext& context, const JobFile& file,
+                                       const v1::JobSpec& spec) {
+  std::vector<std::string> warnings = SpecWarnings(spec);
+  const auto check = [&](absl::string_view name, const auto& patterns) {
+    for (const std::string& pattern : patterns) {
+      if (Glob(*context.file_system, JoinPath(file.directory, pattern)).ok()) continue;
+      warnings.push_back(absl::StrCat(name, ": nothing matches ", pattern, " relative to the job file"));
+    }
+  };
+  check("data.train", spec.data().train());
+  check("data.validation", spec.data().validation());
+  return warnings;
+}
+
+// Every field of a message as an indented block of YAML, defaults included.
+void PrintSpec(std::ostream& out, const ordered_json& object, const std::string& indent) {
+  for (const auto& [name, value] : object.items()) {
+    out << indent << name << ":";
+    if (value.is_object()) {
+      out << "\n";
+      PrintSpec(out, value, indent + "  ");
+    } else {
+      out << " " << value.dump() << "\n";
+    }
+  }
+}
+
+void Validate(CommandContext& context, const std::string& path) {
+  const std::unique_ptr<JobFile> file = LoadJobFile(context, path);
+  if (file == nullptr) {
+    if (context.json()) *context.out << ordered_json{{"valid", false}, {"file", path}}.dump() << "\n";
+    return;
+  }
+  v1::JobSpec spec = file->job.spec;
+  std::vector<std::string> warnings;
+  if (!spec.model().from().empty()) {
+    const std::string folder = JoinPath(file->directory, spec.model().from());
+    const absl::Status status = CompleteModel(*context.file_system, folder, *spec.mutable_model());
+    if (status.code() == absl::StatusCode::kNotFound) {
+      warnings.push_back(absl::StrCat("model.from is not checked: ", status.message()));
+    } else if (!status.ok()) {
+      return context.Fail(kExitInvalidSpec, status.message());
+    }
+  }
+  if (const absl::Status status = FillDefaults(spec); !status.ok()) return context.Fail(status);
+  if (const absl::Status status = ValidateSpec(spec, &file->job.source); !status.ok())
+    return context.Fail(status);
+  for (std::string& warning : WarningsAbout(context, *file, spec)) warnings.push_back(std::move(warning));
+
+  const bool shaped = !spec.model().architecture().empty();
+  if (context.json()) {
+    ordered_json object = {{"valid", true}, {"file", path}, {"units_per_window", UnitsPerWindow(spec)}};
+    object["tokens_per_window"] = shaped ? ordered_json(TokensPerWindow(spec)) : nullptr;
+    object["parameters"] = shaped ? ordered_json(CountParameters(spec.model())) : nullptr;
+    object["warnings"] = warnings;
+    object["spec"] = ToJson(spec);
+    *context.out << object.dump() << "\n";
+    return;
+  }
+  for (const std::string& warning : warnings) context.Warn(warning);
+  *context.out << path << " is valid. With every default:\n\n";
+  PrintSpec(*context.out, ToJson(spec), "  ");
+  *context.out << "\nA window has " << FormatCount(UnitsPerWindow(spec)) << " units";
+  if (shaped) {
+    *context.out << " and " << FormatCount(TokensPerWindow(spec)) << " tokens; the model has "
+                 << FormatParameters(CountParameters(spec.model())) << " parameters";
+  }
+  *context.out << ".\n";
+}
+
+struct SubmitOptions {
+  std::string path, output;
+  std::optional<int64_t> resume_from, until;
+  bool fresh = false, watch = false;
+};
+
+void Submit(CommandContext& context, const SubmitOptions& options) {
+  const std::unique_ptr<JobFile> file = LoadJobFile(context, options.path);
+  if (file == nullptr) return;
+  v1::SubmitRequest request;
+  *request.mutable_spec() = file->job.spec;
+  if (!options.output.empty()) request.set_output_directory(AbsolutePath(options.output));
+  request.set_fresh(options.fresh);
+  if (options.resume_from.has_value()) request.set_resume_from(*options.resume_from);
+  if (options.until.has_value()) request.set_until(*options.until);
+
+  const std::unique_ptr<JobClient> client = context.Connect();
+  const absl::StatusOr<v1::SubmitResponse> response = client->Submit(request);
+  if (!response.ok()) return context.Fail(response.status());
+  for (const std::string& warning : response->warnings()) context.Warn(Printable(warning));
+  if (options.watch) return WatchJob(context, *client, response->job_id(), {});
+  if (context.json()) {
+    *context.out << ToJson(*response).dump() << "\n";
+    return;
+  }
+  *context.out << "Submitted " << response->job_id();
+  if (response->first_window() > 0)
+    *context.out << ", resuming at window " << FormatCount(response->first_window());
+  *context.out << ".\n";
+  *context.err << "Watch it: accrue watch " << response->job_id() << "\n";
+}
+
+}  // namespace
+
+void RegisterSpecCommands(CLI::App& app, CommandContext& context) {
+  CLI::App* const validate = AddCommand(app, "validate",
+                                        "Check a job file without running it: all errors at once, each with "
+                                        "line and column; then every default.",
+                                        "accrue validate job.yaml");
+  const auto path = std::make_shared<std::string>();
+  validate->add_option("JOB.yaml", *path, "The job file")->required();
+  validate->callback([&context, path] { Validate(context, *path); });
+
+  CLI::App* const submit = AddCommand(
+      app, "submit",
+      "Hand a job to the coordinator. It runs as soon as there are workers, whether you watch or not.",
+      "accrue submit job.yaml\naccrue submit job.yaml --watch");
+  const auto options = std::make_shared<SubmitOptions>();
+  submit
+      ->add_option("JOB.yaml", options->path,
+                   "The job file; data paths are under the coordinator's data roots")
+      ->required();
+  submit->add_option(
+      "--output", options->output,
+      "Folder for checkpoints and windows.jsonl; it resumes what the folder holds of this job. Without it, "
+      "a folder of the coordinator's");
+  submit->add_option("--resume-from", options->resume_from, "Resume from the checkpoint of this window")
+      ->check(CLI::NonNegativeNumber);
+  submit->add_option("--until", options->until, "Stop, with a checkpoint, after this many windows")
+      ->check(CLI::PositiveNumber);
+  submit->add_flag("--fresh", options->fresh, "Discard what the output folder holds of this job");
+  submit->add_flag("--watch", options->watch, "Follow the job until it ends");
+  submit->callback([&context, options] { Submit(context, *options); });
+}
+
+}  // namespace accrue

@@ -1,0 +1,38 @@
+// Following a job on behalf of a command.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "client/commands.h"
+#include "client/job_client.h"
+#include "client/presenter.h"
+
+namespace accrue {
+
+struct WatchOptions {
+  int64_t first_window = 0;
+  int64_t every = 0;  // as Presenter::Options
+};
+
+// Shows the job until it ends, or until Ctrl-C, which leaves it running. Sets the exit code to the job's
+// outcome.
+void WatchJob(CommandContext& context, JobClient& client, const std::string& job,
+              const WatchOptions& options);
+
+// kExitOk, kExitJobFailed or kExitJobCancelled of a job that has ended.
+ExitCode OutcomeOf(const v1::JobStatus& status);
+
+// Live on a terminal, else plain, on `out`; JSON lines when the context asks for them.
+Presenter::Options PresenterOptions(const CommandContext& context, int64_t every);
+
+// Shows the newest checkpoint in the live view; asks at most every two seconds.
+class CheckpointPoller {
+ public:
+  void MaybePoll(const Clock& clock, JobClient& client, const std::string& job, Presenter& presenter);
+
+ private:
+  int64_t next_ns_ = 0;
+};
+
+}  // namespace accrue
