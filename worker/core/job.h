@@ -17,7 +17,7 @@ namespace accrue {
 
 // Members in the order of dependence: what comes later uses what comes before.
 struct Job {
-  std::unique_ptr<Backend> backend;
+  std::shared_ptr<Backend> backend;  // of the process: jobs follow each other on it
   std::unique_ptr<Engine> engine;
   std::unique_ptr<TrainingState> state;
   std::unique_ptr<Accumulator> accumulator;

@@ -1,0 +1,158 @@
+// accrue-worker: one worker process.
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "common/config.h"
+#include "common/log.h"
+#include "common/version.h"
+#include "worker/app/job_factory.h"
+#include "worker/collective/gloo_collective.h"
+#include "worker/core/checkpoint_writer.h"
+#include "worker/core/session_grpc.h"
+#include "worker/core/worker.h"
+
+namespace accrue {
+namespace {
+
+struct Flags {
+  std::string coordinator = "127.0.0.1:7437";
+  std::string backend = "auto";
+  std::string name;
+  int threads = 0;
+  std::vector<std::string> data_roots;
+  std::string collective_address = "127.0.0.1";
+};
+
+std::string HostName() {
+  char name[256] = {};
+  return gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
+}
+
+v1::Hello HelloOf(const Flags& flags, const Backend& backend) {
+  v1::Hello hello;
+  hello.set_version(kVersion);
+  hello.set_host(HostName());
+  hello.set_process_id(getpid());
+  hello.set_name(flags.name.empty() ? absl::StrCat(hello.host(), "-", getpid()) : flags.name);
+  // The precision is the job's, the same for all of its workers.
+  hello.set_numeric_class(backend.NumericClass(DType::kF32));
+  hello.set_backend("cpu");
+  hello.set_device(backend.DeviceName());
+  hello.set_threads(flags.threads > 0 ? flags.threads : static_cast<int>(std::thread::hardware_concurrency()));
+  return hello;
+}
+
+// Turns the first SIGTERM or SIGINT into a drain; the second one ends the process at once. Signals must be blocked in
+// all threads: BlockSignals, before any is started.
+class SignalWatcher {
+ public:
+  static void BlockSignals() {
+    const sigset_t signals = Signals();
+    pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+    signal(SIGPIPE, SIG_IGN);
+  }
+
+  explicit SignalWatcher(Worker& worker) : thread_([this, &worker] { Watch(worker); }) {}
+  ~SignalWatcher() {
+    stopping_ = true;
+    pthread_kill(thread_.native_handle(), SIGTERM);
+    thread_.join();
+  }
+
+ private:
+  static sigset_t Signals() {
+    sigset_t signals;
+    sigemptyset(&signals);
+    sigaddset(&signals, SIGTERM);
+    sigaddset(&signals, SIGINT);
+    return signals;
+  }
+
+  void Watch(Worker& worker) {
+    const sigset_t signals = Signals();
+    bool draining = false;
+    while (true) {
+      int number = 0;
+      if (sigwait(&signals, &number) != 0) continue;
+      if (stopping_) return;
+      if (draining) _exit(128 + number);
+      draining = true;
+      LogInfo("draining: the window at hand is finished first; a second signal ends at once", {{"signal", number}});
+      worker.Drain(absl::StrCat("signal ", number));
+    }
+  }
+
+  std::atomic<bool> stopping_{false};
+  std::thread thread_;
+};
+
+int Run(const Flags& flags) {
+  if (flags.backend == "cuda") {
+    std::cerr << "accrue-worker: --backend cuda: this build has no CUDA backend; build with the preset \"cuda\", or "
+                 "use --backend cpu\n";
+    return kUsageExitCode;
+  }
+  const std::shared_ptr<Backend> backend = CreateCpuBackend(flags.threads);
+  const std::unique_ptr<GrpcCoordinator> coordinator = GrpcCoordinator::Create(flags.coordinator);
+  absl::StatusOr<std::unique_ptr<CollectiveFactory>> collectives =
+      CreateGlooFactory({.bind_address = flags.collective_address}, &coordinator->store());
+  if (!collectives.ok()) {
+    std::cerr << "accrue-worker: " << collectives.status().message() << "\n";
+    return EXIT_FAILURE;
+  }
+  NativeJobFactory jobs({.data_roots = flags.data_roots}, FileSystem::Real(), backend);
+  Worker worker({.hello = HelloOf(flags, *backend)},
+                {.links = coordinator->links(),
+                 .jobs = jobs,
+                 .collectives = **collectives,
+                 .make_checkpoint_sink = [](CoordinatorLink& link) -> std::unique_ptr<CheckpointSink> {
+                   return std::make_unique<CheckpointWriter>(FileSystem::Real(), link);
+                 },
+                 .clock = Clock::Real()});
+  SignalWatcher watcher(worker);
+  LogInfo("worker starts", {{"version", kVersion}, {"coordinator", flags.coordinator},
+                            {"device", backend->DeviceName()},
+                            {"numeric_class", backend->NumericClass(DType::kF32)}});
+  if (absl::Status status = worker.Run(); !status.ok()) {
+    std::cerr << "accrue-worker: " << status.message() << "\n";
+    return EXIT_FAILURE;
+  }
+  return EXIT_SUCCESS;
+}
+
+}  // namespace
+}  // namespace accrue
+
+int main(int argc, char** argv) {
+  accrue::SignalWatcher::BlockSignals();
+  accrue::Flags flags;
+  accrue::DaemonOptions options("accrue-worker", "Computes units of training jobs for a coordinator (accrued).");
+  options.app().add_option("--coordinator", flags.coordinator, "Address of accrued, HOST:PORT")->capture_default_str();
+  options.app()
+      .add_option("--threads", flags.threads, "Threads that compute; 0: all of the machine. Results do not depend on it")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
+  options.app()
+      .add_option("--backend", flags.backend, "What computes: auto, cpu or cuda")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->capture_default_str();
+  options.app().add_option("--name", flags.name, "Name shown to people (default: host and process)");
+  options.app().add_option("--data-root", flags.data_roots,
+                           "Folder that training data lie under; may be repeated. Without one, any absolute path is read");
+  options.app()
+      .add_option("--collective-address", flags.collective_address,
+                  "Address of this machine for the exchange of gradients with other workers")
+      ->capture_default_str();
+  if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
+  return accrue::Run(flags);
+}
