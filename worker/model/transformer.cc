@@ -78,7 +78,7 @@ class Transformer : public Engine {
       return absl::InvalidArgumentError(absl::StrCat("a prompt of ", count, " tokens; expected 1 to ",
                                                      model_.context, ", the model's context"));
     }
-    ACCRUE_RETURN_IF_ERROR(CheckTokens(tokens, count, count));
+    ACCRUE_RETURN_IF_ERROR(CheckRange("token", tokens, count, count, 0));
     ACCRUE_RETURN_IF_ERROR(passes_.PrepareRope(count));
     const ActivationPlan plan = ForwardPlan(1, count);
     std::unique_ptr<DeviceBuffer> own;  // a prompt may be longer than a unit
@@ -109,12 +109,14 @@ class Transformer : public Engine {
                      input.sequence_length, " tokens; expected ", rows, " of ", options_.sequence_length));
   }
 
-  absl::Status CheckTokens(const int32_t* tokens, int64_t count, int64_t sequence_length) const {
+  // `values` within [least, vocabulary); what: "token" or "target".
+  absl::Status CheckRange(absl::string_view what, const int32_t* values, int64_t count,
+                          int64_t sequence_length, int32_t least) const {
     for (int64_t i = 0; i < count; ++i) {
-      if (tokens[i] >= 0 && tokens[i] < model_.vocabulary) continue;
-      return absl::InvalidArgumentError(absl::StrCat("token ", tokens[i], " at sequence ",
+      if (values[i] >= least && values[i] < model_.vocabulary) continue;
+      return absl::InvalidArgumentError(absl::StrCat(what, " ", values[i], " at sequence ",
                                                      i / sequence_length, ", position ", i % sequence_length,
-                                                     "; expected 0 to ", model_.vocabulary - 1));
+                                                     "; expected ", least, " to ", model_.vocabulary - 1));
     }
     return absl::OkStatus();
   }
@@ -122,16 +124,11 @@ class Transformer : public Engine {
   absl::Status CheckInput(const UnitInput& input) const {
     if (input.sequence_length != options_.sequence_length)
       return WrongShape(input, absl::StrCat(options_.rows));
-    const int64_t T = input.sequence_length;
-    const std::string unit = absl::StrCat("unit ", input.unit, " of window ", input.window);
-    ACCRUE_RETURN_IF_ERROR(Annotate(CheckTokens(input.tokens, input.rows * T, T), unit));
-    for (int64_t i = 0; i < input.rows * T; ++i) {
-      if (input.targets[i] >= -1 && input.targets[i] < model_.vocabulary) continue;
-      return absl::InvalidArgumentError(absl::StrCat(unit, ": target ", input.targets[i], " at sequence ",
-                                                     i / T, ", position ", i % T, "; expected -1 to ",
-                                                     model_.vocabulary - 1));
-    }
-    return absl::OkStatus();
+    const int64_t T = input.sequence_length, count = input.rows * T;
+    absl::Status status = CheckRange("token", input.tokens, count, T, 0);
+    if (status.ok()) status = CheckRange("target", input.targets, count, T, -1);
+    if (status.ok()) return status;
+    return Annotate(status, absl::StrCat("unit ", input.unit, " of window ", input.window));
   }
 
   void CopyInput(const Pass& pass, const UnitInput& input) {
