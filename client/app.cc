@@ -86,6 +86,7 @@ int RunClient(int argc, const char* const* argv, CommandContext& context) {
       ->check(CLI::IsMember({"text", "json"}))
       ->capture_default_str();
 
+  RegisterRunCommand(app, context);
   RegisterSpecCommands(app, context);
   RegisterWatchCommands(app, context);
   RegisterJobCommands(app, context);

@@ -23,6 +23,9 @@ void WatchJob(CommandContext& context, JobClient& client, const std::string& job
 // kExitOk, kExitJobFailed or kExitJobCancelled of a job that has ended.
 ExitCode OutcomeOf(const v1::JobStatus& status);
 
+// One line about a job that has ended.
+std::string EndLine(const v1::JobStatus& status);
+
 // Live on a terminal, else plain, on `out`; JSON lines when the context asks for them.
 Presenter::Options PresenterOptions(const CommandContext& context, int64_t every);
 

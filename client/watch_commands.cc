@@ -17,17 +17,6 @@ namespace {
 constexpr int64_t kRepaintMs = 100;
 constexpr int64_t kCheckpointPollNs = 2'000'000'000;
 
-// One line about a job that has ended.
-std::string EndLine(const v1::JobStatus& status) {
-  std::string line = absl::StrCat(status.job_id(), " ", StateName(status.state()), " after window ",
-                                  FormatCount(status.window()), " of ", FormatCount(status.total_windows()));
-  if (status.window() > 0) absl::StrAppend(&line, ", loss ", FormatLoss(status.loss()));
-  if (status.has_validation_loss())
-    absl::StrAppend(&line, ", validation ", FormatLoss(status.validation_loss()));
-  if (!status.reason().empty()) absl::StrAppend(&line, ": ", Printable(status.reason()));
-  return line;
-}
-
 void Wait(CommandContext& context, const std::string& job, std::optional<double> timeout_seconds) {
   const std::unique_ptr<JobClient> client = context.Connect();
   Follower follower(*client, job, std::numeric_limits<int64_t>::max() / 2);  // of windows, none
@@ -91,6 +80,16 @@ void Events(CommandContext& context, const std::string& job, int64_t first_seque
 }
 
 }  // namespace
+
+std::string EndLine(const v1::JobStatus& status) {
+  std::string line = absl::StrCat(status.job_id(), " ", StateName(status.state()), " after window ",
+                                  FormatCount(status.window()), " of ", FormatCount(status.total_windows()));
+  if (status.window() > 0) absl::StrAppend(&line, ", loss ", FormatLoss(status.loss()));
+  if (status.has_validation_loss())
+    absl::StrAppend(&line, ", validation ", FormatLoss(status.validation_loss()));
+  if (!status.reason().empty()) absl::StrAppend(&line, ": ", Printable(status.reason()));
+  return line;
+}
 
 ExitCode OutcomeOf(const v1::JobStatus& status) {
   if (status.state() == v1::JOB_STATE_SUCCEEDED) return kExitOk;

@@ -5,7 +5,7 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <map>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -52,12 +52,15 @@ class FakeJobService : public v1::JobService::Service {
   // status.
   struct Script {
     std::vector<v1::WatchResponse> updates;
-    grpc::Status end;
+    grpc::Status end = grpc::Status::OK;
+    std::function<void()> then = nullptr;  // called after the updates
+    bool until_cancelled = false;          // then streams the cancelled state once Cancel was called
   };
   std::vector<Script> watches;
   v1::JobStatus status = MakeStatus(v1::JOB_STATE_RUNNING, 2);
   grpc::Status submit_error;
   std::vector<v1::LedgerEntry> events;
+  std::function<bool()> before_workers;  // no worker is listed until it is true
 
   static v1::WatchResponse Update(const v1::JobStatus& status) {
     v1::WatchResponse update;
@@ -141,6 +144,7 @@ class FakeJobService : public v1::JobService::Service {
   }
   grpc::Status ListWorkers(grpc::ServerContext*, const v1::ListWorkersRequest*,
                            v1::ListWorkersResponse* response) override {
+    if (before_workers && !before_workers()) return grpc::Status::OK;
     v1::WorkerStatus& worker = *response->add_workers();
     worker.set_incarnation(7);
     worker.set_name("host:42");
@@ -151,7 +155,7 @@ class FakeJobService : public v1::JobService::Service {
     worker.set_unit_seconds(0.0315);
     return grpc::Status::OK;
   }
-  grpc::Status Watch(grpc::ServerContext*, const v1::WatchRequest* request,
+  grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
                      grpc::ServerWriter<v1::WatchResponse>* writer) override {
     if (const grpc::Status known = Known(request->job()); !known.ok()) return known;
     Script script;
@@ -163,6 +167,16 @@ class FakeJobService : public v1::JobService::Service {
     for (const v1::WatchResponse& update : script.updates) {
       if (update.has_window() && update.window().window() < request->first_window()) continue;
       writer->Write(update);
+    }
+    if (script.then) script.then();
+    while (script.until_cancelled) {
+      if (context->IsCancelled()) return grpc::Status::CANCELLED;
+      absl::MutexLock lock(&mutex_);
+      const auto cancelled = [this]()
+                                 ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !cancelled_.job().empty(); };
+      if (!mutex_.AwaitWithTimeout(absl::Condition(&cancelled), absl::Milliseconds(20))) continue;
+      writer->Write(Update(MakeStatus(v1::JOB_STATE_CANCELLED, 1, cancelled_.reason())));
+      break;
     }
     return script.end;
   }
