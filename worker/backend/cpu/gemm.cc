@@ -12,8 +12,6 @@
 namespace accrue::cpu {
 namespace {
 
-constexpr size_t kMostPlans = 2048;
-
 // Shapes are ours and checked by the operations: what oneDNN refuses here is a programmer's error or no memory.
 void Require(dnnl_status_t status) {
   if (status != dnnl_success) std::fprintf(stderr, "oneDNN status %d\n", static_cast<int>(status));
@@ -121,10 +119,6 @@ const GemmPlan& Gemm::Get(const GemmShape& shape) {
     scratch_bytes_ = std::max(scratch_bytes_, found->second->scratch_bytes());
   }
   return *found->second;
-}
-
-void Gemm::Trim() {
-  if (plans_.size() > kMostPlans) plans_.clear();
 }
 
 namespace {

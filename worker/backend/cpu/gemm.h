@@ -71,10 +71,10 @@ class Gemm {
   Gemm(const Gemm&) = delete;
   Gemm& operator=(const Gemm&) = delete;
 
-  // The plan of a shape, compiled at its first use. Valid until Trim.
+  // The plan of a shape, compiled at its first use. Valid until Clear.
   const GemmPlan& Get(const GemmShape& shape);
-  // Forgets all plans when there are more than a model's operations need (prompts of every length come here).
-  void Trim();
+  void Clear() { plans_.clear(); }
+  size_t plans() const { return plans_.size(); }
 
   // Scratch for the largest plan so far.
   size_t scratch_bytes() const { return scratch_bytes_; }

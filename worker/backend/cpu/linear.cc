@@ -1,52 +1,67 @@
 #include "worker/backend/cpu/linear.h"
 
 #include <algorithm>
+#include <cstring>
+#include <limits>
 
 #include "common/check.h"
-#include "worker/backend/cpu/kernels.h"
 
 namespace accrue::cpu {
 namespace {
 
-// Tiles are as large as keeps a product efficient; small outputs are cut further, down to kLeastTile, so that
-// there is work for several threads.
-constexpr int64_t kMostTileRows = 256;
-constexpr int64_t kMostTileColumns = 512;
-constexpr int64_t kLeastTile = 128;
-constexpr int64_t kTileStep = 64;
-constexpr int64_t kEnoughTiles = 8;
+// What the parts of both inputs cost a tile beside its products: as much as this many more rows or columns.
+constexpr double kRightRows = 6, kRightTransposedRows = 12;
+constexpr double kLeftColumns = 20, kLeftCopiedColumns = 48;
+constexpr int64_t kLeastTile = 64;
+// Tiles come in multiples of this where they can, so that as many threads end together.
+constexpr int64_t kTilesAtOnce = 4;
+constexpr int64_t kMostTileFlops = int64_t{1} << 28;  // about two milliseconds
+constexpr int64_t kRowStep = 16, kColumnStep = 64;
+// Keeps the rows of a copy from falling on the same lines of the cache.
+constexpr int64_t kCopyPadding = 32;
 constexpr int64_t kBiasColumnsPerTask = 128;
+// Prompts of every length bring new shapes: beyond this many compiled products all are forgotten.
+constexpr size_t kMostGemmPlans = 2048;
 
-// The size of even parts, none above `most`, in whole steps.
-int64_t EvenPart(int64_t total, int64_t most) {
-  const int64_t parts = (total + most - 1) / most;
-  const int64_t part = (total + parts - 1) / parts;
-  return std::min(total, (part + kTileStep - 1) / kTileStep * kTileStep);
+// The size of even parts, in whole steps.
+int64_t PartSize(int64_t total, int64_t parts, int64_t step) {
+  const int64_t size = (total + parts - 1) / parts;
+  return std::min(total, (size + step - 1) / step * step);
 }
 
 const void* At(const Tensor& tensor, int64_t element) {
   return static_cast<const char*>(tensor.data) + element * SizeOf(tensor.dtype);
 }
 
+// A left matrix that lies transposed is read along its rows, so each tile takes a part of every row of it; where
+// these are far apart they fall on the same lines of the cache, and copying them first is cheaper.
+bool CopiesLeft(const GemmShape& shape) { return shape.a_column != 1 && shape.m > shape.n; }
+
 }  // namespace
 
-Tiling ChooseTiling(int64_t rows, int64_t columns, int64_t depth) {
-  int64_t most_rows = kMostTileRows, most_columns = kMostTileColumns;
-  Tiling tiling{.rows = rows, .columns = columns};
-  while (true) {
-    tiling.tile_rows = EvenPart(rows, most_rows);
-    tiling.tile_columns = EvenPart(columns, most_columns);
-    if (tiling.row_tiles() * tiling.column_tiles() >= kEnoughTiles) return tiling;
-    if (most_columns > most_rows) {
-      most_columns /= 2;
-    } else if (most_rows > kLeastTile) {
-      most_rows /= 2;
-    } else if (most_columns > kLeastTile) {
-      most_columns /= 2;
-    } else {
-      return tiling;
+Tiling ChooseTiling(const GemmShape& shape) {
+  const int64_t rows = shape.m, columns = shape.n;
+  const double right_rows = shape.b_column == 1 ? kRightRows : kRightTransposedRows;
+  const double left_columns = CopiesLeft(shape) ? kLeftCopiedColumns : kLeftColumns;
+  Tiling best{.rows = rows, .columns = columns, .tile_rows = rows, .tile_columns = columns};
+  double best_cost = std::numeric_limits<double>::infinity();
+  for (int64_t row_parts = 1; row_parts <= std::max<int64_t>(1, rows / kLeastTile); ++row_parts) {
+    for (int64_t column_parts = 1; column_parts <= std::max<int64_t>(1, columns / kLeastTile); ++column_parts) {
+      Tiling tiling{.rows = rows, .columns = columns};
+      tiling.tile_rows = PartSize(rows, row_parts, kRowStep);
+      tiling.tile_columns = PartSize(columns, column_parts, kColumnStep);
+      const int64_t area = tiling.tile_rows * tiling.tile_columns;
+      if (2 * area * shape.k > kMostTileFlops && area > 16 * kLeastTile * kLeastTile) continue;
+      const int64_t rounds = (tiling.row_tiles() * tiling.column_tiles() + kTilesAtOnce - 1) / kTilesAtOnce;
+      const double inputs = right_rows / tiling.tile_rows + left_columns / tiling.tile_columns;
+      const double cost = static_cast<double>(rounds * area) * (1 + inputs);
+      if (cost < best_cost) {
+        best_cost = cost;
+        best = tiling;
+      }
     }
   }
+  return best;
 }
 
 // The whole product: `shape` with m and n of the output.
@@ -55,45 +70,59 @@ struct Linear::Product {
   Tensor a, b, c, bias;
 };
 
-Linear::Plans Linear::PlansFor(const Product& product, const Tiling& tiling) {
-  gemm_.Trim();
-  Plans plans;
+const Linear::Plan& Linear::PlanFor(const GemmShape& shape) {
+  const auto found = plans_.find(shape);
+  if (found != plans_.end()) return found->second;
+  if (gemm_.plans() > kMostGemmPlans) {
+    plans_.clear();
+    gemm_.Clear();
+  }
+  Plan plan{.tiling = ChooseTiling(shape)};
+  const Tiling& tiling = plan.tiling;
+  GemmShape tile = shape;
+  if (CopiesLeft(shape)) {
+    plan.copied_a_stride = tile.a_column = tiling.tile_rows + kCopyPadding;
+    plan.copied_a_bytes = shape.k * plan.copied_a_stride * SizeOf(shape.input);
+  }
   for (int low = 0; low < 2; ++low) {
     for (int narrow = 0; narrow < 2; ++narrow) {
-      GemmShape shape = product.shape;
-      shape.m = low ? tiling.rows - (tiling.row_tiles() - 1) * tiling.tile_rows : tiling.tile_rows;
-      shape.n = narrow ? tiling.columns - (tiling.column_tiles() - 1) * tiling.tile_columns : tiling.tile_columns;
       const bool present = (low || tiling.row_tiles() > 1) && (narrow || tiling.column_tiles() > 1);
-      plans.of[low][narrow] = present ? &gemm_.Get(shape) : nullptr;
+      if (!present) continue;
+      tile.m = low ? tiling.rows - (tiling.row_tiles() - 1) * tiling.tile_rows : tiling.tile_rows;
+      tile.n = narrow ? tiling.columns - (tiling.column_tiles() - 1) * tiling.tile_columns : tiling.tile_columns;
+      plan.tiles[low][narrow] = &gemm_.Get(tile);
     }
   }
-  scratch_.Reserve(gemm_.scratch_bytes());
-  return plans;
+  scratch_.Reserve(gemm_.scratch_bytes() + plan.copied_a_bytes);
+  return plans_.emplace(shape, plan).first->second;
 }
 
-void Linear::RunTile(const Product& product, const Tiling& tiling, const Plans& plans, int64_t row_tile,
-                     int64_t column_tile) {
+Rectangle Linear::RunTile(const Product& product, const Plan& plan, int64_t task) {
   const GemmShape& shape = product.shape;
+  const Tiling& tiling = plan.tiling;
+  const int64_t row_tile = task / tiling.column_tiles(), column_tile = task % tiling.column_tiles();
   const int64_t row = row_tile * tiling.tile_rows, column = column_tile * tiling.tile_columns;
-  const GemmPlan& plan =
-      *plans.of[row_tile == tiling.row_tiles() - 1][column_tile == tiling.column_tiles() - 1];
-  plan.Run(ThreadPool::CurrentThread(), At(product.a, row * shape.a_row), At(product.b, column * shape.b_column),
+  const Rectangle where{.first_row = row,
+                        .rows = std::min(tiling.tile_rows, tiling.rows - row),
+                        .first_column = column,
+                        .columns = std::min(tiling.tile_columns, tiling.columns - column),
+                        .stride = tiling.columns};
+  char* scratch = static_cast<char*>(scratch_.OfThisThread());
+  const void* a = At(product.a, row * shape.a_row);
+  if (plan.copied_a_stride != 0) {
+    const int64_t size = SizeOf(shape.input);
+    for (int64_t l = 0; l < shape.k; ++l) {
+      std::memcpy(scratch + l * plan.copied_a_stride * size, At(product.a, l * shape.a_column + row), where.rows * size);
+    }
+    a = scratch;
+    scratch += plan.copied_a_bytes;
+  }
+  const GemmPlan& gemm = *plan.tiles[row_tile == tiling.row_tiles() - 1][column_tile == tiling.column_tiles() - 1];
+  gemm.Run(ThreadPool::CurrentThread(), a, At(product.b, column * shape.b_column),
            const_cast<void*>(At(product.c, row * shape.c_row + column)),
-           shape.bias ? At(product.bias, column) : nullptr, scratch_.OfThisThread());
+           shape.bias ? At(product.bias, column) : nullptr, scratch);
+  return where;
 }
-
-namespace {
-
-Rectangle TileOf(const Tiling& tiling, int64_t row_tile, int64_t column_tile) {
-  const int64_t row = row_tile * tiling.tile_rows, column = column_tile * tiling.tile_columns;
-  return {.first_row = row,
-          .rows = std::min(tiling.tile_rows, tiling.rows - row),
-          .first_column = column,
-          .columns = std::min(tiling.tile_columns, tiling.columns - column),
-          .stride = tiling.columns};
-}
-
-}  // namespace
 
 void Linear::Forward(const LinearForwardArgs& args) {
   const bool out_in = args.layout == WeightLayout::kOutIn;
@@ -105,12 +134,10 @@ void Linear::Forward(const LinearForwardArgs& args) {
                                   .c_row = args.out, .input = args.x.dtype, .output = product_output.dtype,
                                   .bias_type = args.bias.dtype, .bias = static_cast<bool>(args.bias)},
                         .a = args.x, .b = args.weight, .c = product_output, .bias = args.bias};
-  const Tiling tiling = ChooseTiling(args.rows, args.out, args.in);
-  const Plans plans = PlansFor(product, tiling);
-  pool_.ParallelFor(tiling.row_tiles() * tiling.column_tiles(), [&](int64_t task) {
-    const int64_t row_tile = task / tiling.column_tiles(), column_tile = task % tiling.column_tiles();
-    RunTile(product, tiling, plans, row_tile, column_tile);
-    if (args.gelu_input) GeluForward(args.gelu_input, args.y, TileOf(tiling, row_tile, column_tile));
+  const Plan& plan = PlanFor(product.shape);
+  pool_.ParallelFor(plan.count(), [&](int64_t task) {
+    const Rectangle tile = RunTile(product, plan, task);
+    if (args.gelu_input) GeluForward(args.gelu_input, args.y, tile);
   });
 }
 
@@ -123,12 +150,10 @@ void Linear::BackwardInput(const LinearBackwardInputArgs& args) {
                                   .c_row = args.in, .input = args.dy.dtype, .output = args.dx.dtype,
                                   .accumulate = args.accumulate},
                         .a = args.dy, .b = args.weight, .c = args.dx};
-  const Tiling tiling = ChooseTiling(args.rows, args.in, args.out);
-  const Plans plans = PlansFor(product, tiling);
-  pool_.ParallelFor(tiling.row_tiles() * tiling.column_tiles(), [&](int64_t task) {
-    const int64_t row_tile = task / tiling.column_tiles(), column_tile = task % tiling.column_tiles();
-    RunTile(product, tiling, plans, row_tile, column_tile);
-    if (args.gelu_input) GeluBackward(args.gelu_input, args.dx, TileOf(tiling, row_tile, column_tile));
+  const Plan& plan = PlanFor(product.shape);
+  pool_.ParallelFor(plan.count(), [&](int64_t task) {
+    const Rectangle tile = RunTile(product, plan, task);
+    if (args.gelu_input) GeluBackward(args.gelu_input, args.dx, tile);
   });
 }
 
@@ -144,14 +169,13 @@ void Linear::BackwardWeight(const LinearBackwardWeightArgs& args) {
                                   .accumulate = args.accumulate},
                         .a = out_in ? args.dy : args.x, .b = out_in ? args.x : args.dy,
                         .c = {args.dweight, DType::kF32}};
-  const Tiling tiling = ChooseTiling(m, n, args.rows);
-  const Plans plans = PlansFor(product, tiling);
-  const int64_t tiles = tiling.row_tiles() * tiling.column_tiles();
+  const Plan& plan = PlanFor(product.shape);
+  const int64_t tiles = plan.count();
   const int64_t slices =
       args.dbias != nullptr ? (args.out + kBiasColumnsPerTask - 1) / kBiasColumnsPerTask : 0;
   pool_.ParallelFor(tiles + slices, [&](int64_t task) {
     if (task < tiles) {
-      RunTile(product, tiling, plans, task / tiling.column_tiles(), task % tiling.column_tiles());
+      RunTile(product, plan, task);
       return;
     }
     const int64_t column = (task - tiles) * kBiasColumnsPerTask;

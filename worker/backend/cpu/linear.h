@@ -4,7 +4,10 @@
 // Not thread-safe; the pool and the scratch must outlive it.
 #pragma once
 
+#include <unordered_map>
+
 #include "worker/backend/cpu/gemm.h"
+#include "worker/backend/cpu/kernels.h"
 #include "worker/backend/cpu/scratch.h"
 #include "worker/backend/cpu/thread_pool.h"
 #include "worker/backend/model_ops.h"
@@ -20,7 +23,8 @@ struct Tiling {
   int64_t column_tiles() const { return (columns + tile_columns - 1) / tile_columns; }
 };
 
-Tiling ChooseTiling(int64_t rows, int64_t columns, int64_t depth);
+// By shape alone.
+Tiling ChooseTiling(const GemmShape& product);
 
 class Linear {
  public:
@@ -33,17 +37,26 @@ class Linear {
  private:
   struct Product;
 
-  // The plans of a product's tiles: full, narrow (last column), low (last row), corner.
-  struct Plans {
-    const GemmPlan* of[2][2];
+  // How a whole product is computed.
+  struct Plan {
+    Tiling tiling;
+    // Of the tiles: [last row of tiles][last column of tiles]; null where there is no such tile.
+    const GemmPlan* tiles[2][2] = {};
+    // Where a's columns lie far apart, a tile's part of it is first copied to scratch, with this distance.
+    int64_t copied_a_stride = 0;
+    size_t copied_a_bytes = 0;
+
+    int64_t count() const { return tiling.row_tiles() * tiling.column_tiles(); }
   };
-  Plans PlansFor(const Product& product, const Tiling& tiling);
-  void RunTile(const Product& product, const Tiling& tiling, const Plans& plans, int64_t row_tile,
-               int64_t column_tile);
+
+  const Plan& PlanFor(const GemmShape& shape);
+  // Tile `task` of the product; returns where it lies.
+  Rectangle RunTile(const Product& product, const Plan& plan, int64_t task);
 
   ThreadPool& pool_;
   ThreadScratch& scratch_;
   Gemm gemm_;
+  std::unordered_map<GemmShape, Plan, GemmShapeHash> plans_;  // by the shape of the whole product
 };
 
 }  // namespace accrue::cpu
