@@ -35,8 +35,8 @@ std::vector<int64_t> Apportion(int64_t units, const std::vector<Load>& loads) {
   std::vector<int64_t> counts(loads.size(), 0);
   int64_t left = units;
 
-  // Giving each unit in turn to the worker that would finish it first is optimal. Whatever finishes within the ideal
-  // makespan is given by that rule before anything else, so it can be given at once.
+  // Giving each unit in turn to the worker that would finish it first is optimal. Whatever finishes within
+  // the ideal makespan is given by that rule before anything else, so it can be given at once.
   if (std::all_of(loads.begin(), loads.end(), [](const Load& load) { return load.pending == 0; })) {
     double speed = 0;
     for (double time : times) speed += 1 / time;

@@ -1,4 +1,5 @@
-// How many of a window's units each worker gets. Pure functions, deterministic; ties go to the earlier worker.
+// How many of a window's units each worker gets. Pure functions, deterministic; ties go to the earlier
+// worker.
 #pragma once
 
 #include <cstdint>
@@ -7,20 +8,20 @@
 namespace accrue::core {
 
 struct Load {
-  double unit_ns = 0;     // measured time of a unit; 0: not measured, taken as the mean of those that are
-  int64_t pending = 0;    // units that the worker has to do before
+  double unit_ns = 0;   // measured time of a unit; 0: not measured, taken as the mean of those that are
+  int64_t pending = 0;  // units that the worker has to do before
 };
 
-// Counts that add up to `units` and make the last worker finish earliest. O(n log n) when nothing is pending. Requires
-// a worker.
+// Counts that add up to `units` and make the last worker finish earliest. O(n log n) when nothing is pending.
+// Requires a worker.
 std::vector<int64_t> Apportion(int64_t units, const std::vector<Load>& loads);
 
 // When the last worker is done.
 double MakespanNs(const std::vector<Load>& loads, const std::vector<int64_t>& counts);
 
-// `previous` as long as a new split would gain less than `threshold` of its makespan (measured times jitter, and data
-// is fetched ahead for the shares as they are); else the new split. Requires that `previous` is empty or as long as
-// `loads` and adds up to `units`.
+// `previous` as long as a new split would gain less than `threshold` of its makespan (measured times jitter,
+// and data is fetched ahead for the shares as they are); else the new split. Requires that `previous` is
+// empty or as long as `loads` and adds up to `units`.
 std::vector<int64_t> ApportionSteadily(int64_t units, const std::vector<Load>& loads,
                                        const std::vector<int64_t>& previous, double threshold);
 

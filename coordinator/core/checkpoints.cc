@@ -21,18 +21,22 @@ bool Machine::CheckpointHeld(const Job& job) const {
 // With the step that makes `window` windows.
 bool Machine::CheckpointDue(const Job& job, int64_t window) const {
   const int64_t every = job.config.checkpoint_every;
-  const bool due = job.checkpoint_owed || window >= job.EndWindow() || (every > 0 && window % every == 0);
-  return due && window > job.origin.window.value() && !job.checkpoint;
+  if (window <= job.origin.window.value()) return false;
+  return job.checkpoint_owed || window >= job.EndWindow() || (every > 0 && window % every == 0);
 }
 
+// One at a time, and no worker writes for two orders, so that no file is written twice.
+bool Machine::MayOrderCheckpoint(const Job& job) const { return !job.checkpoint && job.writing.empty(); }
+
 void Machine::BeginCheckpoint(Job& job, int64_t window) {
-  ACCRUE_CHECK(!job.checkpoint);
+  ACCRUE_CHECK(MayOrderCheckpoint(job));
   Checkpoint checkpoint;
-  checkpoint.window = window;
+  checkpoint.name = {window, job.epoch};
   checkpoint.files.resize(job.members.size());
   checkpoint.outstanding = static_cast<int64_t>(job.members.size());
   for (size_t rank = 0; rank < job.members.size(); ++rank) {
     checkpoint.shard_of[job.members[rank]] = static_cast<int>(rank);
+    job.writing[job.members[rank]] = checkpoint.name;
   }
   job.checkpoint = std::move(checkpoint);
   job.checkpoint_owed = false;
@@ -49,6 +53,7 @@ void Machine::CommitCheckpoint(Job& job) {
 
 // Of the state that the members hold, between a commit and the next seal.
 bool Machine::OrderCheckpointNow(Job& job) {
+  if (!MayOrderCheckpoint(job)) return false;
   BeginCheckpoint(job, job.committed);
   CommitCheckpoint(job);
   for (Incarnation member : job.members) {
@@ -63,17 +68,17 @@ void Machine::OnShardWritten(const CheckpointShardWritten& event) {
   const std::optional<Sender> sender = Accept(event.from, event.key);
   if (!sender) return;
   Job& job = *sender->job;
-  if (!job.checkpoint || job.checkpoint->window != event.checkpoint_window.value() || job.checkpoint->finishing) {
-    return Drop("checkpoint is not on the way");
-  }
+  const auto ordered = job.writing.find(event.from);
+  const CheckpointName name{event.checkpoint_window.value(), event.key.epoch};
+  if (ordered == job.writing.end() || ordered->second != name) return Drop("shard is not ordered");
+  job.writing.erase(ordered);
+  if (!job.checkpoint || job.checkpoint->name != name) return Drop("checkpoint is abandoned");
   Checkpoint& checkpoint = *job.checkpoint;
-  const auto shard = checkpoint.shard_of.find(event.from);
-  if (shard == checkpoint.shard_of.end()) return Drop("shard is not of the worker");
-  std::vector<CheckpointFile>& files = checkpoint.files[static_cast<size_t>(shard->second)];
-  if (!files.empty()) return Drop("shard is reported twice");
+  std::vector<CheckpointFile>& files =
+      checkpoint.files[static_cast<size_t>(checkpoint.shard_of.at(event.from))];
   if (!event.error.empty() || event.files.empty()) {
-    return CheckpointFailed(job, absl::StrCat(NameOf(event.from), ": ",
-                                              event.error.empty() ? "it wrote no file" : event.error));
+    return CheckpointFailed(
+        job, absl::StrCat(NameOf(event.from), ": ", event.error.empty() ? "it wrote no file" : event.error));
   }
   files = event.files;
   --checkpoint.outstanding;
@@ -90,7 +95,7 @@ bool Machine::FinishShards(Job& job) {
   checkpoint.finishing = true;
   FinishCheckpoint finish;
   finish.job = job.config.id;
-  finish.window = Window(checkpoint.window);
+  finish.window = Window(checkpoint.name.window);
   finish.steps = checkpoint.steps;
   finish.timeline = job.timeline;
   finish.digest = checkpoint.digest;
@@ -105,7 +110,8 @@ bool Machine::FinishShards(Job& job) {
 void Machine::OnCheckpointFinished(const CheckpointFinished& event) {
   Job* job = MutableJob(event.job);
   if (job == nullptr || job->Terminal()) return Drop("job is over or unknown");
-  if (!job->checkpoint || !job->checkpoint->finishing || job->checkpoint->window != event.window.value()) {
+  if (!job->checkpoint || !job->checkpoint->finishing ||
+      job->checkpoint->name.window != event.window.value()) {
     return Drop("checkpoint is not on the way");
   }
   touched_.insert(job);
@@ -118,17 +124,31 @@ void Machine::OnCheckpointFinished(const CheckpointFinished& event) {
   job->origin.digest = checkpoint.digest;
   job->origin.exponents = checkpoint.exponents;
   // No window before it is ever computed again.
-  job->recorded.erase(job->recorded.begin(), job->recorded.lower_bound(checkpoint.window));
-  job->evaluated.erase(job->evaluated.begin(), job->evaluated.lower_bound(checkpoint.window));
+  job->recorded.erase(job->recorded.begin(), job->recorded.lower_bound(checkpoint.name.window));
+  job->evaluated.erase(job->evaluated.begin(), job->evaluated.lower_bound(checkpoint.name.window));
   Persist(*job, PersistCheckpoint{job->config.id, event.window, checkpoint.digest});
-  Record(*job, "checkpoint", absl::StrCat("window ", checkpoint.window, " is verified: ", checkpoint.digest));
+  Record(*job, "checkpoint",
+         absl::StrCat("window ", checkpoint.name.window, " is verified: ", checkpoint.digest));
+}
+
+bool Machine::OwesShard(const Job& job, Incarnation worker) const {
+  if (!job.checkpoint) return false;
+  const auto writing = job.writing.find(worker);
+  return writing != job.writing.end() && writing->second == job.checkpoint->name;
+}
+
+// What the worker was to write will not come.
+void Machine::LoseShard(Job& job, Incarnation worker) {
+  const bool owed = OwesShard(job, worker);
+  job.writing.erase(worker);
+  if (owed) AbandonCheckpoint(job, absl::StrCat("a shard went with ", NameOf(worker)));
 }
 
 // Lost through nobody's fault but a death's: tried again with the next seal, without end.
 void Machine::AbandonCheckpoint(Job& job, const std::string& reason) {
   const Checkpoint checkpoint = *std::exchange(job.checkpoint, std::nullopt);
   job.checkpoint_owed = true;
-  Record(job, "checkpoint", absl::StrCat("window ", checkpoint.window, " is abandoned: ", reason));
+  Record(job, "checkpoint", absl::StrCat("window ", checkpoint.name.window, " is abandoned: ", reason));
   // Who stayed for its shard alone may go.
   for (const auto& [incarnation, shard] : checkpoint.shard_of) {
     const auto worker = workers_.find(incarnation);

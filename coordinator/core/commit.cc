@@ -33,23 +33,23 @@ bool Machine::TryCommit(Job& job) {
   for (const auto& [member, step] : sealed.steps) {
     by_outcome[{step.digest, std::bit_cast<uint64_t>(step.gradient_norm)}].push_back(member);
   }
-  const auto winner = std::max_element(by_outcome.begin(), by_outcome.end(), [](const auto& a, const auto& b) {
-    return a.second.size() < b.second.size();
-  });
+  const auto winner =
+      std::max_element(by_outcome.begin(), by_outcome.end(),
+                       [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); });
   if (winner->second.size() * 2 <= job.members.size()) {
     const auto other = winner == by_outcome.begin() ? std::next(winner) : by_outcome.begin();
     EndJob(job, JobState::kFailed,
-           absl::StrCat("window ", job.current->number, " ended in different states, and no majority: ",
-                        NameOf(winner->second[0]), " has ", winner->first.first, ", ", NameOf(other->second[0]),
-                        " has ", other->first.first));
+           absl::StrCat("window ", job.current->number,
+                        " ended in different states, and no majority: ", NameOf(winner->second[0]), " has ",
+                        winner->first.first, ", ", NameOf(other->second[0]), " has ", other->first.first));
     return true;
   }
   const std::string digest = winner->first.first;
   const auto recorded = job.recorded.find(job.current->number);
   if (recorded != job.recorded.end() && recorded->second != digest) {
     EndJob(job, JobState::kFailed,
-           absl::StrCat("window ", job.current->number, ", computed again, has digest ", digest, "; recorded was ",
-                        recorded->second));
+           absl::StrCat("window ", job.current->number, ", computed again, has digest ", digest,
+                        "; recorded was ", recorded->second));
     return true;
   }
   const double gradient_norm = std::bit_cast<double>(winner->first.second);
@@ -83,7 +83,8 @@ WindowRecord Machine::RecordOf(const Job& job, const WindowRun& run, const std::
   record.attempt = run.attempt;
   record.sequences = job.config.units_per_window * job.config.sequences_per_unit;
   record.clip_coefficient = sealed.steps.begin()->second.clip_coefficient;
-  const double elements = static_cast<double>(job.config.units_per_window) * static_cast<double>(job.parameters);
+  const double elements =
+      static_cast<double>(job.config.units_per_window) * static_cast<double>(job.parameters);
   record.vanished_fraction = elements > 0 ? static_cast<double>(totals.vanished_elements) / elements : 0;
   for (const auto& [member, step] : sealed.steps) {
     record.workers.push_back({member, workers_.at(member).identity.name, run.leases.ShareOf(member).leased,
@@ -107,8 +108,9 @@ void Machine::CommitWindow(Job& job, const std::string& digest, double gradient_
     job.loss = record.loss;
   }
   Record(job, "commit",
-         first_time ? absl::StrCat("window ", run.number, " has digest ", digest)
-                    : absl::StrCat("window ", run.number, ", computed again, has the digest that was recorded"));
+         first_time
+             ? absl::StrCat("window ", run.number, " has digest ", digest)
+             : absl::StrCat("window ", run.number, ", computed again, has the digest that was recorded"));
   for (const auto& [member, step] : run.sealed->steps) {
     ++workers_.at(member).windows;
     SendTo(member, Commit{KeyFor(job, member, run.number, run.attempt), digest});
@@ -121,7 +123,7 @@ void Machine::CommitWindow(Job& job, const std::string& digest, double gradient_
   job.last_commit_ns = now_ns_;
   job.failed_reduces = 0;
   job.current = std::exchange(job.next, std::nullopt);
-  if (job.checkpoint && job.checkpoint->window == job.committed) CommitCheckpoint(job);
+  if (job.checkpoint && job.checkpoint->name.window == job.committed) CommitCheckpoint(job);
 }
 
 }  // namespace accrue::core

@@ -58,15 +58,17 @@ JobView Machine::View(const Job& job) const {
 
 WorkerView Machine::View(const Worker& worker) const {
   const WorkerJoined& identity = worker.identity;
-  return {identity.incarnation, identity.name,    identity.host, identity.backend,     identity.device,
-          identity.process_id,  identity.threads, StateName(worker), worker.job,       worker.unit_ns * 1e-9,
-          worker.memory_bytes,  worker.windows};
+  return {identity.incarnation, identity.name,         identity.host,       identity.backend,
+          identity.device,      identity.process_id,   identity.threads,    StateName(worker),
+          worker.job,           worker.unit_ns * 1e-9, worker.memory_bytes, worker.windows};
 }
 
 Core::Core(const CoreOptions& options) : state_(std::make_unique<State>(options)) {}
 Core::~Core() = default;
 
-std::vector<Effect> Core::Apply(const Event& event, int64_t now_ns) { return state_->machine.Apply(event, now_ns); }
+std::vector<Effect> Core::Apply(const Event& event, int64_t now_ns) {
+  return state_->machine.Apply(event, now_ns);
+}
 
 Incarnation Core::NextIncarnation() { return state_->machine.NextIncarnation(); }
 

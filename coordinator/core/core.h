@@ -1,7 +1,9 @@
-// The coordinator as a pure state machine: Apply(event, now) -> effects. docs/life_of_a_window.md tells the story.
+// The coordinator as a pure state machine: Apply(event, now) -> effects. docs/life_of_a_window.md tells the
+// story.
 //
-// No threads, sockets, clocks, disks or protobuf: one caller at a time, time comes in as an argument, and the same
-// events at the same times give the same effects. So it is simulated with thousands of workers from a seed.
+// No threads, sockets, clocks, disks or protobuf: one caller at a time, time comes in as an argument, and the
+// same events at the same times give the same effects. So it is simulated with thousands of workers from a
+// seed.
 //
 // Invariants, checked after every event:
 //  1. Each unit of a committed window was counted exactly once; windows commit in order, none is skipped.
@@ -27,12 +29,12 @@ struct CoreOptions {
   Term term;
   int64_t dead_after_ns = 3'000'000'000;  // silence after which a worker is given up
   int64_t first_incarnation = 1;
-  // A job that has workers.min loaded waits this long without news for more of them, and at most ten times as long
-  // for workers that are still loading.
+  // A job that has workers.min loaded waits this long without news for more of them, and at most ten times as
+  // long for workers that are still loading.
   int64_t gather_ns = 300'000'000;
-  int64_t abort_timeout_ns = 10'000'000'000;   // for the answers to an Abort; who stays silent is expelled
-  int64_t sync_timeout_ns = 120'000'000'000;   // for a joiner to hold the state
-  double plan_threshold = 0.03;                // gain in makespan below which a plan keeps the shares of the last
+  int64_t abort_timeout_ns = 10'000'000'000;  // for the answers to an Abort; who stays silent is expelled
+  int64_t sync_timeout_ns = 120'000'000'000;  // for a joiner to hold the state
+  double plan_threshold = 0.03;  // gain in makespan below which a plan keeps the shares of the last
 };
 
 struct JobView {
@@ -40,7 +42,7 @@ struct JobView {
   std::string name;
   JobState state = JobState::kWaiting;
   std::string reason;
-  Window window;            // windows committed
+  Window window;  // windows committed
   int64_t total_windows = 0;
   double loss = 0;
   std::optional<double> validation_loss;

@@ -1,7 +1,7 @@
 // What the coordinator does: the only output of Core::Apply.
 //
-// Effects are carried out in order. A Persist is durable before anything after it is carried out: that is how an
-// epoch, an attempt or a commit is never published before it is recorded.
+// Effects are carried out in order. A Persist is durable before anything after it is carried out: that is how
+// an epoch, an attempt or a commit is never published before it is recorded.
 #pragma once
 
 #include <optional>
@@ -19,10 +19,13 @@ struct AssignJob {
   enum class Start { kFromScratch, kFromCheckpoint, kFromMembers } start = Start::kFromScratch;
   std::string checkpoint_directory;
 };
-struct ProbeOrder { Key key; };
-// Adds units and evaluation units to this worker's share of (window, attempt) and replaces the scalars. A higher attempt
-// starts over: what was leased in the older one is forgotten, evaluation units are not. Whenever a worker has finished
-// all units that it was given for a window (none counts too), it sends WindowComputed; once more after further units.
+struct ProbeOrder {
+  Key key;
+};
+// Adds units and evaluation units to this worker's share of (window, attempt) and replaces the scalars. A
+// higher attempt starts over: what was leased in the older one is forgotten, evaluation units are not.
+// Whenever a worker has finished all units that it was given for a window (none counts too), it sends
+// WindowComputed; once more after further units.
 struct Plan {
   Key key;
   std::vector<UnitRange> units;
@@ -47,8 +50,8 @@ struct Seal {
   std::optional<CheckpointOrder> checkpoint;
   std::string reason;
 };
-// The attempt key.attempt - 1 is void, because of a replay or of a failed reduce: zero the accumulator, await the Plan
-// of the new attempt. Plans of the next window stay valid.
+// The attempt key.attempt - 1 is void, because of a replay or of a failed reduce: zero the accumulator, await
+// the Plan of the new attempt. Plans of the next window stay valid.
 struct Replay {
   Key key;
   std::string reason;
@@ -57,21 +60,25 @@ struct Commit {
   Key key;
   std::string digest;
 };
-// Stop the reduce of key.window. The answer is ReduceFailed, or Stepped if all sums were already there.
+// Stop what is on the way of this key or an older epoch: the reduce of key.window and key.attempt, or the
+// StateSync of this epoch. The answer is ReduceFailed, or Stepped or StateSynced if it was complete already.
 struct Abort {
   Key key;
   std::string reason;
 };
-// Between a commit and the next seal; handled between units. A receiver forgets every plan and accumulator; the source
-// keeps its own and goes on. Both answer StateSynced, or ReduceFailed with this key. A newer StateSync replaces it.
+// Between a commit and the next seal; handled between units. A receiver forgets every plan and accumulator;
+// the source keeps its own and goes on. Both answer StateSynced, or ReduceFailed with this key. A newer
+// StateSync replaces it.
 struct StateSync {
   Key key;
-  std::vector<Incarnation> members;  // rank order: the source, then the receivers; the job's other members go on
+  std::vector<Incarnation>
+      members;  // rank order: the source, then the receivers; the job's other members go on
   std::string communicator;
   Incarnation source;
 };
-// Snapshot the state held, now, and write this shard of it: a checkpoint that no seal orders (after the last window,
-// before a cancel). key.window is the next window; it is sent only between a commit and the next seal.
+// Snapshot the state held, now, and write this shard of it: a checkpoint that no seal orders (after the last
+// window, before a cancel). key.window is the next window; it is sent only between a commit and the next
+// seal.
 struct CheckpointNow {
   Key key;
   CheckpointOrder order;
@@ -95,7 +102,8 @@ struct Expel {
   std::string reason;
   bool rejoin = true;
 };
-// Durable records. A commit's record and its ledger entry share one transaction: all Persist effects of one Apply do.
+// Durable records. A commit's record and its ledger entry share one transaction: all Persist effects of one
+// Apply do.
 struct PersistEpoch {
   JobId job;
   Timeline timeline;
@@ -137,8 +145,8 @@ struct PersistLedger {
   JobId job;
   LedgerEntry entry;
 };
-// All shards of a checkpoint are reported: write the manifest, verify every file, delete old ones beyond `keep`; then
-// answer with CheckpointFinished.
+// All shards of a checkpoint are reported: write the manifest, verify every file, delete old ones beyond
+// `keep`; then answer with CheckpointFinished.
 struct FinishCheckpoint {
   JobId job;
   Window window;
@@ -149,9 +157,12 @@ struct FinishCheckpoint {
   std::vector<CheckpointFile> files;
 };
 // Members stop waiting for each other under this name.
-struct GiveUpCommunicator { std::string communicator; };
+struct GiveUpCommunicator {
+  std::string communicator;
+};
 
-using Effect = std::variant<Send, Expel, PersistEpoch, PersistExponents, PersistAttempt, PersistCommit, PersistEvaluation,
-                            PersistCheckpoint, PersistState, PersistLedger, FinishCheckpoint, GiveUpCommunicator>;
+using Effect = std::variant<Send, Expel, PersistEpoch, PersistExponents, PersistAttempt, PersistCommit,
+                            PersistEvaluation, PersistCheckpoint, PersistState, PersistLedger,
+                            FinishCheckpoint, GiveUpCommunicator>;
 
 }  // namespace accrue::core

@@ -19,9 +19,11 @@ void Machine::LeaseEvaluation(Job& job, Evaluation& evaluation,
                               std::map<Incarnation, std::vector<UnitRange>>& shares) {
   if (evaluation.leases.free() == 0) return;
   const std::vector<Incarnation> lessees = Lessees(job);
-  const std::vector<int64_t> counts = Apportion(evaluation.leases.free(), LoadsOf(lessees, &evaluation.leases));
+  const std::vector<int64_t> counts =
+      Apportion(evaluation.leases.free(), LoadsOf(lessees, &evaluation.leases));
   for (size_t i = 0; i < lessees.size(); ++i) {
-    for (const UnitRange& range : evaluation.leases.Grant(lessees[i], counts[i])) shares[lessees[i]].push_back(range);
+    for (const UnitRange& range : evaluation.leases.Grant(lessees[i], counts[i]))
+      shares[lessees[i]].push_back(range);
   }
 }
 
@@ -33,7 +35,8 @@ void Machine::OnEvaluationReported(const EvaluationReported& event) {
   for (std::optional<Evaluation>* candidate :
        {job.current ? &job.current->evaluation : nullptr, job.next ? &job.next->evaluation : nullptr,
         &job.final_evaluation}) {
-    if (candidate != nullptr && *candidate && (*candidate)->window == event.key.window.value()) evaluation = candidate;
+    if (candidate != nullptr && *candidate && (*candidate)->window == event.key.window.value())
+      evaluation = candidate;
   }
   if (evaluation == nullptr) return Drop("evaluation is not on the way");
   for (const EvaluationReport& report : event.reports) {

@@ -19,8 +19,12 @@ struct JobCancelled {
   std::string reason;
   bool checkpoint = false;  // write one first; the state afterwards is kCancelled all the same
 };
-struct JobPaused { JobId job; };
-struct JobResumed { JobId job; };
+struct JobPaused {
+  JobId job;
+};
+struct JobResumed {
+  JobId job;
+};
 
 // ---- from workers: `from` is set by the server, from the stream that it came on ----
 struct WorkerJoined {
@@ -80,7 +84,7 @@ struct EvaluationReported {
 };
 struct CheckpointShardWritten {
   Incarnation from;
-  Key key;
+  Key key;  // of the Seal or CheckpointNow that ordered it
   Window checkpoint_window;
   std::vector<CheckpointFile> files;
   std::string error;
@@ -111,8 +115,9 @@ struct CheckpointFinished {
 };
 struct Tick {};
 
-using Event = std::variant<JobSubmitted, JobCancelled, JobPaused, JobResumed, WorkerJoined, WorkerGone, WorkerHeartbeat,
-                           JobLoaded, UnitsReported, WindowComputed, WorkerStepped, ReduceFailed, EvaluationReported,
-                           CheckpointShardWritten, StateSynced, WorkerLeaving, WorkerFailedJob, CheckpointFinished, Tick>;
+using Event = std::variant<JobSubmitted, JobCancelled, JobPaused, JobResumed, WorkerJoined, WorkerGone,
+                           WorkerHeartbeat, JobLoaded, UnitsReported, WindowComputed, WorkerStepped,
+                           ReduceFailed, EvaluationReported, CheckpointShardWritten, StateSynced,
+                           WorkerLeaving, WorkerFailedJob, CheckpointFinished, Tick>;
 
 }  // namespace accrue::core

@@ -85,8 +85,8 @@ void Machine::OnJobResumed(const JobResumed& event) {
   touched_.insert(job);
 }
 
-// After the last window: a job has succeeded once its last evaluation is done and its last checkpoint verified. Until
-// then nobody is let go, and nobody is let in.
+// After the last window: a job has succeeded once its last evaluation is done and its last checkpoint
+// verified. Until then nobody is let go, and nobody is let in.
 bool Machine::FinishJob(Job& job) {
   ACCRUE_CHECK(!job.current && !job.next);
   if (job.state != JobState::kFinishing) {
@@ -94,11 +94,12 @@ bool Machine::FinishJob(Job& job) {
     return true;
   }
   if (EvaluateAtEnd(job)) return true;
-  if (!CheckpointHeld(job)) return !job.checkpoint && OrderCheckpointNow(job);
+  if (!CheckpointHeld(job)) return OrderCheckpointNow(job);
   if (job.final_evaluation) return false;
   EndJob(job, JobState::kSucceeded,
-         job.committed < job.config.total_windows ? absl::StrCat("stopped after window ", job.committed, " as asked")
-                                                  : absl::StrCat("all ", job.committed, " windows are committed"));
+         job.committed < job.config.total_windows
+             ? absl::StrCat("stopped after window ", job.committed, " as asked")
+             : absl::StrCat("all ", job.committed, " windows are committed"));
   return true;
 }
 
@@ -122,6 +123,7 @@ void Machine::EndJob(Job& job, JobState state, const std::string& reason) {
   job.sync.reset();
   job.final_evaluation.reset();
   job.checkpoint.reset();
+  job.writing.clear();
   job.cancel.reset();
   job.going_back = false;
 }
@@ -149,7 +151,9 @@ void Machine::OnTick() {
       for (Incarnation receiver : job->sync->receivers) {
         if (workers_.at(receiver).role == Role::kSyncing) late.push_back(receiver);
       }
-      for (Incarnation receiver : late) ExpelWorker(receiver, "it did not receive the state in time", true);
+      if (late.empty()) late.push_back(job->sync->source);
+      for (Incarnation participant : late)
+        ExpelWorker(participant, "it was not done with a state sync in time", true);
     }
     if (!job->current || !job->current->sealed || !job->current->sealed->aborting) continue;
     if (now_ns_ <= job->current->sealed->abort_deadline_ns) continue;

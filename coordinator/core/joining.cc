@@ -20,13 +20,14 @@ std::string Machine::WhyUnfit(const Job& job, const JobLoaded& event) const {
   if (!job.tensor_elements.empty() &&
       (event.tensor_elements != job.tensor_elements || event.buckets != job.buckets)) {
     return absl::StrCat("its layout differs: ", event.tensor_elements.size(), " tensors [",
-                        absl::StrJoin(event.tensor_elements, " "), "] in ", event.buckets, " buckets, the job has ",
-                        job.tensor_elements.size(), " [", absl::StrJoin(job.tensor_elements, " "), "] in ",
-                        job.buckets);
+                        absl::StrJoin(event.tensor_elements, " "), "] in ", event.buckets,
+                        " buckets, the job has ", job.tensor_elements.size(), " [",
+                        absl::StrJoin(job.tensor_elements, " "), "] in ", job.buckets);
   }
   if (event.tensor_elements.empty() || event.buckets < 1) return "it names no tensors or no buckets";
   if (event.digest.empty()) {
-    return job.members.empty() && !job.going_back ? "it holds no state, and there is no member to copy from" : "";
+    return job.members.empty() && !job.going_back ? "it holds no state, and there is no member to copy from"
+                                                  : "";
   }
   const StartPoint& origin = job.origin;
   if (event.key.window != origin.window) return "";  // of an older start: it will be synced
@@ -110,7 +111,8 @@ bool Machine::AdmitJoiners(Job& job) {
   for (Incarnation incarnation : job.attached) {
     const Worker& worker = workers_.at(incarnation);
     if (worker.role != Role::kReady) continue;
-    if (!worker.held_digest.empty() && worker.held_window == job.committed && worker.held_digest == job.digest) {
+    if (!worker.held_digest.empty() && worker.held_window == job.committed &&
+        worker.held_digest == job.digest) {
       current.push_back(incarnation);
     }
   }
@@ -134,11 +136,10 @@ bool Machine::StartSync(Job& job) {
       best = cost;
     }
   }
-  job.epoch = job.epoch.Next();
+  RaiseEpoch(job);
   const Attempt attempt = job.current ? job.current->attempt : Attempt();
-  Persist(job, PersistEpoch{job.config.id, job.timeline, job.epoch, attempt, job.members});
   sync.epoch = job.epoch;
-  sync.waiting = static_cast<int64_t>(sync.receivers.size());
+  sync.waiting = static_cast<int64_t>(sync.receivers.size()) + 1;
   sync.communicator = absl::StrCat(job.config.id, "/", job.timeline.value(), "/", job.epoch.value(), "/sync");
   sync.deadline_ns = now_ns_ + options_.sync_timeout_ns;
   Record(job, "sync",
@@ -162,25 +163,41 @@ void Machine::OnStateSynced(const StateSynced& event) {
   Job& job = *sender->job;
   Worker& worker = *sender->worker;
   if (!job.sync || event.key.epoch != job.sync->epoch) return Drop("sync is over");
-  if (event.from == job.sync->source) return;  // it has sent all; the receivers' digests decide
-  if (worker.role != Role::kSyncing) return Drop("synced twice");
+  const bool is_source = event.from == job.sync->source;
+  if (is_source ? job.sync->source_done : worker.role != Role::kSyncing) return Drop("synced twice");
   if (event.digest != job.digest) {
     ExpelWorker(event.from,
-                absl::StrCat("it received a state of digest ", event.digest, ", the members hold ", job.digest), true);
+                absl::StrCat(is_source ? "it sent" : "it received", " a state of digest ", event.digest,
+                             ", the members hold ", job.digest),
+                true);
     return;
   }
-  SetRole(job, worker, Role::kSynced);
+  if (is_source) {
+    job.sync->source_done = true;
+  } else {
+    SetRole(job, worker, Role::kSynced);
+  }
   if (--job.sync->waiting > 0) return;
   const std::vector<Incarnation> joiners = std::exchange(job.sync, std::nullopt)->receivers;
   AdmitMembers(job, joiners, "hold the state");
 }
 
-// The receivers go back to waiting; Advance tries again with whoever is there.
+// Whoever is still in it is told to stop, and the receivers go back to waiting; Advance tries again with
+// whoever is there. A seal to come must not be taken for what the aborts called off: it has a higher epoch.
 void Machine::CancelSync(Job& job, const std::string& reason) {
   if (!job.sync) return;
   const Sync sync = *std::exchange(job.sync, std::nullopt);
   effects_.push_back(GiveUpCommunicator{sync.communicator});
   Record(job, "sync", absl::StrCat("given up: ", reason));
+  std::vector<Incarnation> participants = sync.receivers;
+  participants.push_back(sync.source);
+  for (Incarnation participant : participants) {
+    Abort abort{KeyFor(job, participant, job.committed, job.current ? job.current->attempt : Attempt()),
+                reason};
+    abort.key.epoch = sync.epoch;
+    SendTo(participant, std::move(abort));
+  }
+  RaiseEpoch(job);
   for (Incarnation receiver : sync.receivers) {
     Worker& worker = workers_.at(receiver);
     worker.held_digest.clear();
@@ -196,7 +213,8 @@ void Machine::OnSyncFailed(Job& job, const ReduceFailed& event) {
     if (event.from != sync.source && event.from != receiver) continue;
     if (++workers_.at(receiver).failed_syncs < kMaxFailedSyncs) continue;
     ExpelWorker(receiver,
-                absl::StrCat("it failed ", kMaxFailedSyncs, " times to receive the state: ", event.reason), true);
+                absl::StrCat("it failed ", kMaxFailedSyncs, " times to receive the state: ", event.reason),
+                true);
   }
 }
 

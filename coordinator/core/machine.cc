@@ -16,8 +16,31 @@ struct Overloaded : Handlers... {
 template <typename... Handlers>
 Overloaded(Handlers...) -> Overloaded<Handlers...>;
 
-// Notes wait for the commit's transaction; a job that decides much without committing writes them all the same.
+// Notes wait for the commit's transaction; a job that decides much without committing writes them all the
+// same.
 constexpr size_t kMaxNotes = 64;
+
+const char* StateName(JobState state) {
+  switch (state) {
+    case JobState::kWaiting:
+      return "waiting";
+    case JobState::kStarting:
+      return "starting";
+    case JobState::kRunning:
+      return "running";
+    case JobState::kPaused:
+      return "paused";
+    case JobState::kFinishing:
+      return "finishing";
+    case JobState::kSucceeded:
+      return "succeeded";
+    case JobState::kFailed:
+      return "failed";
+    case JobState::kCancelled:
+      return "cancelled";
+  }
+  return "";
+}
 
 }  // namespace
 
@@ -29,7 +52,8 @@ bool Job::Terminal() const {
   return state == JobState::kSucceeded || state == JobState::kFailed || state == JobState::kCancelled;
 }
 
-Machine::Machine(const CoreOptions& options) : options_(options), next_incarnation_(options.first_incarnation) {
+Machine::Machine(const CoreOptions& options)
+    : options_(options), next_incarnation_(options.first_incarnation) {
   ACCRUE_CHECK(options.first_incarnation > 0);  // 0 means "none"
 }
 
@@ -163,8 +187,9 @@ std::string Machine::NameOf(Incarnation worker) const {
 
 LedgerEntry Machine::EntryFor(const Job& job, const std::string& kind, const std::string& reason,
                               Incarnation worker) const {
-  return {kind,   job.timeline, job.epoch, Window(job.committed), job.current ? job.current->attempt : Attempt(),
-          worker, reason};
+  return {
+      kind,   job.timeline, job.epoch, Window(job.committed), job.current ? job.current->attempt : Attempt(),
+      worker, reason};
 }
 
 void Machine::Persist(Job& job, Effect effect) {
@@ -190,7 +215,7 @@ void Machine::SetState(Job& job, JobState state, const std::string& reason) {
   job.state = state;
   job.reason = reason;
   Persist(job, PersistState{job.config.id, state, reason});
-  Record(job, "state", reason);
+  Record(job, "state", absl::StrCat(StateName(state), reason.empty() ? "" : ": ", reason));
 }
 
 }  // namespace accrue::core

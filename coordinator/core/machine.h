@@ -1,10 +1,11 @@
 // The state behind Core, and its decisions. docs/life_of_a_window.md names the function of each step.
 //
-// Handlers (On...) only take down what happened; Advance then does whatever has become possible, in a fixed order,
-// until nothing is left to do. So a decision depends on the facts and not on the order in which they came in.
+// Handlers (On...) only take down what happened; Advance then does whatever has become possible, in a fixed
+// order, until nothing is left to do. So a decision depends on the facts and not on the order in which they
+// came in.
 //
-// One file an idea: jobs.cc, members.cc, joining.cc, planning.cc, reports.cc, seal.cc, commit.cc, recovery.cc,
-// evaluation.cc, checkpoints.cc; machine.cc has what they share.
+// One file an idea: jobs.cc, members.cc, joining.cc, planning.cc, reports.cc, seal.cc, commit.cc,
+// recovery.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +29,7 @@ enum class Role {
   kLoading,   // AssignJob is sent
   kReady,     // loaded; not yet a member
   kSyncing,   // receives the state
-  kSynced,    // holds it, while others of the same sync do not yet
+  kSynced,    // holds it, while others of the same sync are not done
   kMember,    // of the epoch: computes, reduces, steps
   kDraining,  // leaves; a checkpoint shard of its is still being written
 };
@@ -44,27 +45,35 @@ struct Worker {
   int64_t windows = 0;
   JobId job;
   Role role = Role::kIdle;
-  std::string held_digest;     // of the state that it loaded; empty: none
+  std::string held_digest;  // of the state that it loaded; empty: none
   int64_t held_window = 0;
   int64_t sealed_window = kNeverSealed;  // last window that it was sent a seal for, and so the next exponents
   int failed_syncs = 0;
   bool leaving = false;
   std::string leaving_reason;
-  int64_t leaves_at = 0;       // once so many windows are committed
-  std::set<JobId> unfit_for;   // jobs that refused it
+  int64_t leaves_at = 0;      // once so many windows are committed
+  std::set<JobId> unfit_for;  // jobs that refused it
 };
 
 struct Sync {
   Epoch epoch;
   Incarnation source;
   std::vector<Incarnation> receivers;
-  int64_t waiting = 0;  // receivers without a good digest yet
+  bool source_done = false;
+  int64_t waiting = 0;  // of all of them, who has not said that it is done
   std::string communicator;
   int64_t deadline_ns = 0;
 };
 
-struct Checkpoint {
+// An order to write a checkpoint.
+struct CheckpointName {
   int64_t window = 0;  // windows applied
+  Epoch epoch;         // of the message that ordered it
+  friend bool operator==(const CheckpointName&, const CheckpointName&) = default;
+};
+
+struct Checkpoint {
+  CheckpointName name;
   std::map<Incarnation, int> shard_of;
   std::vector<std::vector<CheckpointFile>> files;  // by shard; filled as they are reported
   int64_t outstanding = 0;
@@ -109,7 +118,7 @@ struct Job {
   std::set<Incarnation> attached;    // every worker that is not idle and belongs here
   std::vector<Incarnation> members;  // ascending; a member's rank is its place
   int64_t loading = 0, ready = 0, leaving_members = 0;
-  int64_t next_leave_at = kNobodyLeaves;  // committed windows at which a member is let go
+  int64_t next_leave_at = kNobodyLeaves;               // committed windows at which a member is let go
   int64_t min_loaded_at_ns = -1, last_arrival_ns = 0;  // of the gathering
   std::string last_refusal;
 
@@ -119,15 +128,17 @@ struct Job {
   std::vector<Incarnation> lessees;  // of the last plan,
   std::vector<int64_t> shares;       // and their units
   std::string communicator;          // empty: spent; the next seal names a new one
-  int failed_reduces = 0;  // in a row
+  int failed_reduces = 0;            // in a row
   std::optional<Sync> sync;
   std::optional<Evaluation> final_evaluation;
   std::optional<Checkpoint> checkpoint;  // at most one on the way
-  bool checkpoint_owed = false;          // one was lost: the next seal orders it
-  int failed_checkpoints = 0;            // in a row
+  std::map<Incarnation, CheckpointName>
+      writing;                   // shards that are not reported, of an abandoned checkpoint too
+  bool checkpoint_owed = false;  // one was lost: the next seal orders it
+  int failed_checkpoints = 0;    // in a row
   bool pause_requested = false;
-  bool going_back = false;               // no holder of the state is left; restarts from `origin`
-  std::optional<JobCancelled> cancel;    // accepted, waits for its checkpoint
+  bool going_back = false;             // no holder of the state is left; restarts from `origin`
+  std::optional<JobCancelled> cancel;  // accepted, waits for its checkpoint
 
   std::vector<LedgerEntry> notes;  // decisions that go with the next durable record
 
@@ -156,7 +167,8 @@ class Machine {
     Worker* worker = nullptr;
     Job* job = nullptr;
   };
-  // The sender of a message about a job, if term, timeline and incarnation are those of today; else counts a drop.
+  // The sender of a message about a job, if term, timeline and incarnation are those of today; else counts a
+  // drop.
   std::optional<Sender> Accept(Incarnation from, const Key& key);
   Worker* Seen(Incarnation from);  // notes a sign of life; null (and a drop) for one that is gone
   Job* MutableJob(const JobId& id);
@@ -164,9 +176,11 @@ class Machine {
   Key KeyFor(const Job& job, Incarnation worker, int64_t window, Attempt attempt) const;
   void SendTo(Incarnation worker, WorkerMessage message);
   // A decision that must be on disk with this event, and one that may wait for the next such.
-  void Record(Job& job, const std::string& kind, const std::string& reason, Incarnation worker = Incarnation());
+  void Record(Job& job, const std::string& kind, const std::string& reason,
+              Incarnation worker = Incarnation());
   void Note(Job& job, const std::string& kind, const std::string& reason, Incarnation worker = Incarnation());
-  LedgerEntry EntryFor(const Job& job, const std::string& kind, const std::string& reason, Incarnation worker) const;
+  LedgerEntry EntryFor(const Job& job, const std::string& kind, const std::string& reason,
+                       Incarnation worker) const;
   void Persist(Job& job, Effect effect);  // with the notes that waited
   void SetState(Job& job, JobState state, const std::string& reason);
   void Advance(Job& job);
@@ -201,6 +215,7 @@ class Machine {
   // Takes it out of the job's books: membership, leases, sync, shard, probe.
   void Detach(Job& job, Incarnation worker, const std::string& reason);
   void RemoveMember(Job& job, Incarnation worker, const std::string& reason);
+  void RaiseEpoch(Job& job);
   void SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason);
   bool ReleaseLeavers(Job& job);
 
@@ -245,13 +260,15 @@ class Machine {
   void OnWorkerStepped(const WorkerStepped& event);
   bool TryCommit(Job& job);
   void CommitWindow(Job& job, const std::string& digest, double gradient_norm);
-  WindowRecord RecordOf(const Job& job, const WindowRun& run, const std::string& digest, double gradient_norm) const;
+  WindowRecord RecordOf(const Job& job, const WindowRun& run, const std::string& digest,
+                        double gradient_norm) const;
 
   // ---- recovery.cc ----
   void OnReduceFailed(const ReduceFailed& event);
   void AbortReduce(Job& job, const std::string& reason);
   bool FinishAbort(Job& job);
-  void StartAttempt(Job& job, const std::vector<int>& exponents, const std::string& kind, const std::string& reason);
+  void StartAttempt(Job& job, const std::vector<int>& exponents, const std::string& kind,
+                    const std::string& reason);
   void GoBack(Job& job, const std::string& reason);
   bool Restart(Job& job);
   void ExpelMostAccused(Job& job);
@@ -260,17 +277,21 @@ class Machine {
   void OnEvaluationReported(const EvaluationReported& event);
   bool EvaluationDue(const Job& job, int64_t window) const;
   void FinishEvaluation(Job& job, const Evaluation& evaluation);
-  void LeaseEvaluation(Job& job, Evaluation& evaluation, std::map<Incarnation, std::vector<UnitRange>>& shares);
+  void LeaseEvaluation(Job& job, Evaluation& evaluation,
+                       std::map<Incarnation, std::vector<UnitRange>>& shares);
   bool EvaluateAtEnd(Job& job);
 
   // ---- checkpoints.cc ----
   void OnShardWritten(const CheckpointShardWritten& event);
   void OnCheckpointFinished(const CheckpointFinished& event);
   bool CheckpointDue(const Job& job, int64_t window) const;
+  bool MayOrderCheckpoint(const Job& job) const;
   void BeginCheckpoint(Job& job, int64_t window);
   void CommitCheckpoint(Job& job);
   bool OrderCheckpointNow(Job& job);
   bool FinishShards(Job& job);
+  bool OwesShard(const Job& job, Incarnation worker) const;
+  void LoseShard(Job& job, Incarnation worker);
   void AbandonCheckpoint(Job& job, const std::string& reason);
   void CheckpointFailed(Job& job, const std::string& reason);
   bool CheckpointHeld(const Job& job) const;  // the state held is in a verified checkpoint
@@ -282,7 +303,7 @@ class Machine {
   std::vector<std::unique_ptr<Job>> jobs_;  // in order of submission
   absl::flat_hash_map<JobId, Job*> jobs_by_id_;
   std::map<std::string, int64_t> dropped_;
-  bool match_idle_ = false;      // an idle worker or a job's wish is new
+  bool match_idle_ = false;  // an idle worker or a job's wish is new
   int64_t last_tick_ns_ = -1;
 
   // Of the Apply on the way.

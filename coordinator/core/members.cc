@@ -73,9 +73,11 @@ void Machine::MatchIdleWorkers() {
       if (job->numeric_class.empty()) job->numeric_class = worker.identity.numeric_class;
       if (worker.identity.numeric_class != job->numeric_class) {
         worker.unfit_for.insert(job->config.id);
-        job->last_refusal = absl::StrCat(NameOf(incarnation), " is of numeric class ", worker.identity.numeric_class,
-                                         ", the job is computed in ", job->numeric_class);
-        Record(*job, "worker", absl::StrCat(job->last_refusal, ": equal bits need equal classes"), incarnation);
+        job->last_refusal =
+            absl::StrCat(NameOf(incarnation), " is of numeric class ", worker.identity.numeric_class,
+                         ", the job is computed in ", job->numeric_class);
+        Record(*job, "worker", absl::StrCat(job->last_refusal, ": equal bits need equal classes"),
+               incarnation);
         continue;
       }
       Assign(*job, worker);
@@ -147,7 +149,8 @@ void Machine::ReleaseWorker(Job& job, Incarnation incarnation, const std::string
     worker.unfit_for.insert(job.config.id);
     job.last_refusal = reason;
   }
-  Record(job, "worker", absl::StrCat(NameOf(incarnation), refused ? " is refused: " : " is released: ", reason),
+  Record(job, "worker",
+         absl::StrCat(NameOf(incarnation), refused ? " is refused: " : " is released: ", reason),
          incarnation);
   SendTo(incarnation, Release{KeyFor(job, incarnation, job.committed, Attempt()), reason});
   Detach(job, incarnation, reason);
@@ -161,12 +164,7 @@ void Machine::Detach(Job& job, Incarnation incarnation, const std::string& reaso
     CancelSync(job, absl::StrCat(NameOf(incarnation), " left: ", reason));
   }
   SetRole(job, worker, Role::kIdle);
-  if (job.checkpoint) {
-    const auto shard = job.checkpoint->shard_of.find(incarnation);
-    if (shard != job.checkpoint->shard_of.end() && job.checkpoint->files[shard->second].empty()) {
-      AbandonCheckpoint(job, absl::StrCat("its shard ", shard->second, " went with ", NameOf(incarnation)));
-    }
-  }
+  LoseShard(job, incarnation);
   // What the first worker fixed holds only as long as there is a result to agree with.
   if (job.attached.empty() && job.recorded.empty() && job.origin.checkpoint_directory.empty()) {
     job.numeric_class.clear();
@@ -178,8 +176,8 @@ void Machine::Detach(Job& job, Incarnation incarnation, const std::string& reaso
   }
 }
 
-// The worker's role is the caller's to set. An accumulator goes with its member, so all of its units are to be
-// computed again; before a seal that is all, after it the reduce has lost a part.
+// The worker's role is the caller's to set. An accumulator goes with its member, so all of its units are to
+// be computed again; before a seal that is all, after it the reduce has lost a part.
 void Machine::RemoveMember(Job& job, Incarnation incarnation, const std::string& reason) {
   std::vector<Incarnation> members = job.members;
   members.erase(std::remove(members.begin(), members.end(), incarnation), members.end());
@@ -205,20 +203,26 @@ void Machine::RemoveMember(Job& job, Incarnation incarnation, const std::string&
   }
 }
 
-// A new membership, or the same one with a fresh communicator: a new epoch, durable before anyone hears of it.
+void Machine::RaiseEpoch(Job& job) {
+  job.epoch = job.epoch.Next();
+  const Attempt attempt = job.current ? job.current->attempt : Attempt();
+  Persist(job, PersistEpoch{job.config.id, job.timeline, job.epoch, attempt, job.members});
+}
+
+// A new membership, or the same one with a fresh communicator: a new epoch, durable before anyone hears of
+// it.
 void Machine::SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason) {
   if (!job.communicator.empty() && members != job.members) {
     effects_.push_back(GiveUpCommunicator{job.communicator});
   }
   job.members = std::move(members);
-  job.epoch = job.epoch.Next();
+  RaiseEpoch(job);
   job.communicator = absl::StrCat(job.config.id, "/", job.timeline.value(), "/", job.epoch.value());
-  Persist(job, PersistEpoch{job.config.id, job.timeline, job.epoch, job.current ? job.current->attempt : Attempt(),
-                            job.members});
   Record(job, "epoch", absl::StrCat(job.members.size(), " members: ", reason));
 }
 
-// At a window's boundary. The last holders of a state stay until it is in a checkpoint, or with somebody else.
+// At a window's boundary. The last holders of a state stay until it is in a checkpoint, or with somebody
+// else.
 bool Machine::ReleaseLeavers(Job& job) {
   if (job.leaving_members == 0) return false;
   const bool stuck = static_cast<int64_t>(job.members.size()) < job.config.min_workers;
@@ -231,7 +235,7 @@ bool Machine::ReleaseLeavers(Job& job) {
   if (leavers.empty()) return false;
   if (leavers.size() == job.members.size()) {
     if (job.sync || job.ready > 0) return AdmitJoiners(job);
-    if (!CheckpointHeld(job)) return !job.checkpoint && OrderCheckpointNow(job);
+    if (!CheckpointHeld(job)) return OrderCheckpointNow(job);
   }
   job.next_leave_at = kNobodyLeaves;
   for (Incarnation member : job.members) {
@@ -243,9 +247,7 @@ bool Machine::ReleaseLeavers(Job& job) {
   for (Incarnation leaver : leavers) {
     Worker& worker = workers_.at(leaver);
     RemoveMember(job, leaver, worker.leaving_reason);
-    const bool writes = job.checkpoint && job.checkpoint->shard_of.count(leaver) > 0 &&
-                        job.checkpoint->files[job.checkpoint->shard_of.at(leaver)].empty();
-    if (!writes) ReleaseWorker(job, leaver, worker.leaving_reason, false);
+    if (!OwesShard(job, leaver)) ReleaseWorker(job, leaver, worker.leaving_reason, false);
   }
   return true;
 }

@@ -8,8 +8,8 @@
 namespace accrue::core {
 namespace {
 
-// The next window is planned once this part of the current one is reported: late enough to have measured, early
-// enough that data is there in time.
+// The next window is planned once this part of the current one is reported: late enough to have measured,
+// early enough that data is there in time.
 constexpr int64_t kPlanAheadDivisor = 2;
 // In a reason for people.
 constexpr size_t kMaxSharesShown = 16;
@@ -57,7 +57,8 @@ bool Machine::OrderProbe(Job& job) {
 
 // Who is given units: members that stay; all of them if none does.
 std::vector<Incarnation> Machine::Lessees(const Job& job) const {
-  if (job.leaving_members == 0 || job.leaving_members == static_cast<int64_t>(job.members.size())) return job.members;
+  if (job.leaving_members == 0 || job.leaving_members == static_cast<int64_t>(job.members.size()))
+    return job.members;
   std::vector<Incarnation> lessees;
   for (Incarnation member : job.members) {
     if (!workers_.at(member).leaving) lessees.push_back(member);
@@ -93,8 +94,8 @@ void Machine::PlanWindow(Job& job, int64_t number) {
     absl::StrAppend(&shares, i == 0 ? "" : " ", counts[i]);
   }
   Note(job, "plan",
-       absl::StrCat("window ", number, ": ", config.units_per_window, " units over ", lessees.size(), " workers (",
-                    shares, counts.size() > kMaxSharesShown ? " ..." : "", ")",
+       absl::StrCat("window ", number, ": ", config.units_per_window, " units over ", lessees.size(),
+                    " workers (", shares, counts.size() > kMaxSharesShown ? " ..." : "", ")",
                     counts == previous ? ", as before" : ", by measured unit times"));
 
   std::map<Incarnation, std::vector<UnitRange>> evaluation_shares;
@@ -158,7 +159,8 @@ void Machine::LeaseFree(Job& job, WindowRun& run) {
   const std::vector<int64_t> counts = Apportion(free, LoadsOf(lessees, &run.leases));
   std::map<Incarnation, std::vector<UnitRange>> evaluation_shares;
   if (run.evaluation) LeaseEvaluation(job, *run.evaluation, evaluation_shares);
-  Note(job, "plan", absl::StrCat("window ", run.number, ": ", free, " units that lost their holder are leased again"));
+  Note(job, "plan",
+       absl::StrCat("window ", run.number, ": ", free, " units that lost their holder are leased again"));
   for (size_t i = 0; i < lessees.size(); ++i) {
     std::vector<UnitRange> units = run.Grant(lessees[i], counts[i]);
     std::vector<UnitRange>& evaluation_units = evaluation_shares[lessees[i]];

@@ -9,8 +9,8 @@
 namespace accrue::core {
 namespace {
 
-// Reduces of one window that failed in a row until whoever is named as unreachable most often is removed, and until
-// the job is given up.
+// Reduces of one window that failed in a row until whoever is named as unreachable most often is removed, and
+// until the job is given up.
 constexpr int kAccuseAfterFailures = 2;
 constexpr int kMaxFailedReduces = 8;
 
@@ -32,7 +32,8 @@ void Machine::OnReduceFailed(const ReduceFailed& event) {
   if (!run->sealed->aborting) AbortReduce(job, absl::StrCat(NameOf(event.from), ": ", event.reason));
 }
 
-// Nobody waits for a collective's own time-out. Each member that has not stepped answers, with a failure or a step.
+// Nobody waits for a collective's own time-out. Each member that has not stepped answers, with a failure or a
+// step.
 void Machine::AbortReduce(Job& job, const std::string& reason) {
   Sealed& sealed = *job.current->sealed;
   sealed.aborting = true;
@@ -50,14 +51,15 @@ void Machine::AbortReduce(Job& job, const std::string& reason) {
   }
 }
 
-// With all answers: if anybody stepped, that update counts and the others copy the state; else a new attempt, since
-// what is half reduced cannot be told apart from what is not.
+// With all answers: if anybody stepped, that update counts and the others copy the state; else a new attempt,
+// since what is half reduced cannot be told apart from what is not.
 bool Machine::FinishAbort(Job& job) {
   Sealed& sealed = *job.current->sealed;
   if (!sealed.aborting || sealed.failed.empty()) return false;
   if (sealed.steps.size() + sealed.failed.size() < job.members.size()) return false;
   if (!sealed.steps.empty()) {
     for (const auto& [member, reason] : std::map(sealed.failed)) {
+      LoseShard(job, member);  // it did not step, so it has no state to write
       RemoveMember(job, member, absl::StrCat("others stepped, its reduce failed: ", reason));
       Worker& worker = workers_.at(member);
       worker.held_digest.clear();
@@ -78,7 +80,10 @@ bool Machine::FinishAbort(Job& job) {
   }
   if (job.failed_reduces >= kAccuseAfterFailures) ExpelMostAccused(job);
   if (job.communicator.empty()) SetMembers(job, job.members, "a fresh communicator after a failed reduce");
-  if (job.checkpoint && !job.checkpoint->committed) job.checkpoint.reset();  // was part of the seal; nothing is written
+  // A checkpoint that was part of the seal: nobody has stepped, so nothing of it is written.
+  const CheckpointName ordered{job.current->number + 1, sealed.epoch};
+  std::erase_if(job.writing, [&](const auto& shard) { return shard.second == ordered; });
+  if (job.checkpoint && !job.checkpoint->committed) job.checkpoint.reset();
   StartAttempt(job, job.exponents, "abort", absl::StrCat("the reduce failed: ", reason));
   return true;
 }
@@ -125,7 +130,8 @@ void Machine::GoBack(Job& job, const std::string& reason) {
   job.communicator.clear();
   if (job.checkpoint && !job.checkpoint->committed) job.checkpoint.reset();
   job.going_back = true;
-  Record(job, "state", absl::StrCat("every holder of the state of window ", job.committed, " is gone: ", reason));
+  Record(job, "state",
+         absl::StrCat("every holder of the state of window ", job.committed, " is gone: ", reason));
 }
 
 // On a new timeline, from the newest verified checkpoint. Windows computed again must come out as recorded.
@@ -142,6 +148,7 @@ bool Machine::Restart(Job& job) {
   job.last_commit_ns = -1;
   job.failed_reduces = 0;
   job.min_loaded_at_ns = -1;
+  job.writing.clear();  // reports of the old timeline are not heard any more
   Persist(job, PersistEpoch{job.config.id, job.timeline, job.epoch, Attempt(), {}});
   Record(job, "state",
          absl::StrCat("goes back to ",

@@ -40,7 +40,8 @@ std::string Machine::CheckReport(const Job& job, const UnitReport& report, int64
   }
   const int64_t tokens = job.config.sequences_per_unit * job.config.sequence_length;
   if (report.valid_tokens < 0 || report.valid_tokens > tokens) {
-    return absl::StrCat("unit ", report.unit, " counts ", report.valid_tokens, " tokens; a unit has ", tokens);
+    return absl::StrCat("unit ", report.unit, " counts ", report.valid_tokens, " tokens; a unit has ",
+                        tokens);
   }
   return "";
 }
@@ -73,7 +74,8 @@ void Machine::OnUnitsReported(const UnitsReported& event) {
     }
     if (report.compute_ns <= 0) continue;
     const auto time_ns = static_cast<double>(report.compute_ns);
-    worker.unit_ns = worker.unit_ns == 0 ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
+    worker.unit_ns =
+        worker.unit_ns == 0 ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
   }
 }
 
@@ -81,7 +83,8 @@ void Machine::OnProbeReported(Job& job, const UnitsReported& event) {
   if (job.prober != event.from || !job.exponents.empty()) return Drop("probe is not asked for");
   const size_t tensors = job.tensor_elements.size();
   if (event.reports.size() != 1 || event.reports[0].max_exponents.size() != tensors) {
-    return ExpelWorker(event.from, "its probe does not report one unit with an exponent for each tensor", true);
+    return ExpelWorker(event.from, "its probe does not report one unit with an exponent for each tensor",
+                       true);
   }
   const UnitReport& report = event.reports[0];
   job.prober = Incarnation();
@@ -89,7 +92,8 @@ void Machine::OnProbeReported(Job& job, const UnitsReported& event) {
                                 report.non_finite ? std::vector<int>(tensors, 0) : report.max_exponents);
   Persist(job, PersistExponents{job.config.id, job.exponents});
   Record(job, "plan",
-         absl::StrCat("first exponents, from a probe of unit 0", report.non_finite ? ", which was not finite" : ""),
+         absl::StrCat("first exponents, from a probe of unit 0",
+                      report.non_finite ? ", which was not finite" : ""),
          event.from);
 }
 
@@ -102,9 +106,11 @@ void Machine::OnWindowComputed(const WindowComputed& event) {
   if (run->sealed) return Drop("window is sealed");
   if (run->parts.count(event.from) == 0) return Drop("worker has no part in the window");
   const std::string wrong = run->CheckManifest(event.from, event.buckets, job.buckets);
-  if (!wrong.empty()) return ExpelWorker(event.from, absl::StrCat("its accumulator is not its leases: ", wrong), true);
+  if (!wrong.empty())
+    return ExpelWorker(event.from, absl::StrCat("its accumulator is not its leases: ", wrong), true);
   // Units leased to it since it wrote this are still to come, and another manifest with them.
-  if (run->Finished(event.from)) run->MarkComputed(event.from, event.parameter_hash, event.local_gradient_norm);
+  if (run->Finished(event.from))
+    run->MarkComputed(event.from, event.parameter_hash, event.local_gradient_norm);
 }
 
 }  // namespace accrue::core

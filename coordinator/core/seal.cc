@@ -9,8 +9,8 @@
 
 namespace accrue::core {
 
-// Every unit reported, every member's accumulator proved to hold its leases and nothing else, nobody on the way in:
-// the cover is disjoint (a unit has one holder) and complete (all are done).
+// Every unit reported, every member's accumulator proved to hold its leases and nothing else, nobody on the
+// way in: the cover is disjoint (a unit has one holder) and complete (all are done).
 bool Machine::TrySeal(Job& job) {
   if (!job.current || job.sync) return false;
   const WindowRun& run = *job.current;
@@ -36,27 +36,31 @@ bool Machine::TrySeal(Job& job) {
   return true;
 }
 
-// True if they do. Else whoever disagrees with a strict majority is sent away, and its units are computed anew.
+// True if they do. Else whoever disagrees with a strict majority is sent away, and its units are computed
+// anew.
 bool Machine::ParameterHashesAgree(Job& job) {
   std::map<std::string, std::vector<Incarnation>> by_hash;
-  for (Incarnation member : job.members) by_hash[job.current->parts.at(member).parameter_hash].push_back(member);
+  for (Incarnation member : job.members)
+    by_hash[job.current->parts.at(member).parameter_hash].push_back(member);
   if (by_hash.size() == 1) return true;
   for (const auto& [hash, agreeing] : by_hash) {
     if (agreeing.size() * 2 <= job.members.size()) continue;
     for (const auto& [other, minority] : std::map(by_hash)) {
       if (other == hash) continue;
       for (Incarnation member : minority) {
-        ExpelWorker(member,
-                    absl::StrCat("quarantined: window ", job.current->number, " was computed with parameters of hash ",
-                                 other, ", the majority's is ", hash),
-                    false);
+        ExpelWorker(
+            member,
+            absl::StrCat("quarantined: window ", job.current->number,
+                         " was computed with parameters of hash ", other, ", the majority's is ", hash),
+            false);
       }
     }
     return false;
   }
   EndJob(job, JobState::kFailed,
-         absl::StrCat("window ", job.current->number, " was computed with different parameters, and no majority: ",
-                      by_hash.begin()->first, " and ", std::next(by_hash.begin())->first));
+         absl::StrCat("window ", job.current->number,
+                      " was computed with different parameters, and no majority: ", by_hash.begin()->first,
+                      " and ", std::next(by_hash.begin())->first));
   return false;
 }
 
@@ -79,7 +83,8 @@ void Machine::VoidByOverflow(Job& job, const Totals& totals) {
 
 void Machine::SealWindow(Job& job, Totals totals) {
   WindowRun& run = *job.current;
-  if (job.communicator.empty()) SetMembers(job, job.members, "a fresh communicator after a reduce that was given up");
+  if (job.communicator.empty())
+    SetMembers(job, job.members, "a fresh communicator after a reduce that was given up");
   Sealed sealed;
   sealed.epoch = job.epoch;
   sealed.communicator = job.communicator;
@@ -89,7 +94,13 @@ void Machine::SealWindow(Job& job, Totals totals) {
     sealed.next_exponents =
         skipped ? job.exponents : NextExponents(job.config.units_per_window, totals.max_exponents);
   }
-  if (CheckpointDue(job, run.number + 1)) BeginCheckpoint(job, run.number + 1);
+  if (CheckpointDue(job, run.number + 1)) {
+    if (MayOrderCheckpoint(job)) {
+      BeginCheckpoint(job, run.number + 1);
+    } else {
+      job.checkpoint_owed = true;
+    }
+  }
 
   Seal seal;
   seal.verdict = sealed.verdict;
@@ -104,7 +115,7 @@ void Machine::SealWindow(Job& job, Totals totals) {
   Note(job, skipped ? "skip" : "seal", seal.reason);
   for (Incarnation member : job.members) {
     seal.key = KeyFor(job, member, run.number, run.attempt);
-    if (job.checkpoint && job.checkpoint->window == run.number + 1) {
+    if (job.checkpoint && job.checkpoint->name.window == run.number + 1) {
       seal.checkpoint = CheckpointOrder{Window(run.number + 1), job.checkpoint->shard_of.at(member),
                                         static_cast<int>(job.checkpoint->files.size())};
     }

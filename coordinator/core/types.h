@@ -1,6 +1,7 @@
 // Plain values that the coordinator's core speaks: no protobuf, no sockets, no clocks.
 //
-// They mirror proto/accrue/v1/worker.proto, where each message and field is explained; coordinator/server translates.
+// They mirror proto/accrue/v1/worker.proto, where each message and field is explained; coordinator/server
+// translates.
 #pragma once
 
 #include <cstdint>
@@ -38,7 +39,8 @@ struct JobConfig {
   std::string name;
   int64_t units_per_window = 1;
   int64_t total_windows = 0;
-  int64_t until_window = 0;  // stop, with a checkpoint, once this many are committed; total_windows without a limit
+  int64_t until_window =
+      0;  // stop, with a checkpoint, once this many are committed; total_windows without a limit
   int64_t sequences_per_unit = 1;
   int64_t sequence_length = 1;
   int64_t evaluation_every = 0;  // windows; 0: never, not even after the last window
@@ -57,9 +59,9 @@ struct StartPoint {
   int64_t steps = 0;
   std::string digest;
   std::vector<int> exponents;
-  Timeline timeline;                       // that the job goes on with; above every one that the journal knows
-  // Digests of windows that are committed in the journal beyond `window`, by the window's number. They are computed
-  // again, must come out the same, and are not reported a second time.
+  Timeline timeline;  // that the job goes on with; above every one that the journal knows
+  // Digests of windows that are committed in the journal beyond `window`, by the window's number. They are
+  // computed again, must come out the same, and are not reported a second time.
   std::map<int64_t, std::string> recorded;
 };
 
@@ -80,8 +82,8 @@ struct BucketManifest {
 };
 
 struct PhaseTimes {
-  int64_t compute_ns = 0, accumulate_ns = 0, wait_seal_ns = 0, reduce_ns = 0, step_ns = 0, data_ns = 0, evaluate_ns = 0,
-          checkpoint_ns = 0;
+  int64_t compute_ns = 0, accumulate_ns = 0, wait_seal_ns = 0, reduce_ns = 0, step_ns = 0, data_ns = 0,
+          evaluate_ns = 0, checkpoint_ns = 0;
 };
 
 struct EvaluationReport {
@@ -97,8 +99,8 @@ struct CheckpointFile {
 };
 
 enum class JobState {
-  kWaiting,    // for workers
-  kStarting,   // workers load data and parameters
+  kWaiting,   // for workers
+  kStarting,  // workers load data and parameters
   kRunning,
   kPaused,
   kFinishing,  // last checkpoint and evaluation
@@ -135,15 +137,15 @@ struct WindowRecord {
   std::vector<WorkerWindow> workers;
   Timeline timeline;
   Epoch epoch;
-  int64_t duration_ns = 0;           // commit to commit; from the seal of the plan for the first one
+  int64_t duration_ns = 0;  // commit to commit; from the seal of the plan for the first one
   std::vector<int> next_exponents;
-  int64_t steps = 0;                 // windows that stepped, this one included
+  int64_t steps = 0;  // windows that stepped, this one included
 };
 
 // One entry of the ledger: every decision with its reason.
 struct LedgerEntry {
   std::string kind;  // submitted, worker, epoch, plan, seal, replay, skip, abort, sync, commit, evaluation,
-                    // checkpoint, state
+                     // checkpoint, state
   Timeline timeline;
   Epoch epoch;
   Window window;

@@ -37,9 +37,11 @@ std::string WindowRun::CheckManifest(Incarnation worker, const std::vector<Bucke
       }
       for (int64_t unit = range.first; unit < range.first + range.count; ++unit, ++units) {
         if (!leases.Holds(worker, unit) || !leases.Done(unit)) {
-          return absl::StrCat("bucket ", b, " holds unit ", unit, ", which this worker did not report under a lease");
+          return absl::StrCat("bucket ", b, " holds unit ", unit,
+                              ", which this worker did not report under a lease");
         }
-        if (seen[static_cast<size_t>(unit)]) return absl::StrCat("bucket ", b, " holds unit ", unit, " twice");
+        if (seen[static_cast<size_t>(unit)])
+          return absl::StrCat("bucket ", b, " holds unit ", unit, " twice");
         seen[static_cast<size_t>(unit)] = true;
       }
     }

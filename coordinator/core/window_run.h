@@ -60,9 +60,9 @@ struct Sealed {
   std::string communicator;
   Totals totals;
   std::vector<int> next_exponents;
-  std::map<Incarnation, Step> steps;             // members that stepped
-  std::map<Incarnation, std::string> failed;     // members whose reduce failed, with the reason
-  std::map<Incarnation, int64_t> unreachable;    // how often a member was named as not reachable
+  std::map<Incarnation, Step> steps;           // members that stepped
+  std::map<Incarnation, std::string> failed;   // members whose reduce failed, with the reason
+  std::map<Incarnation, int64_t> unreachable;  // how often a member was named as not reachable
   bool aborting = false;
   int64_t abort_deadline_ns = 0;
 };
@@ -79,7 +79,7 @@ struct WindowRun {
   Leases leases;
   std::vector<UnitReport> reports;
   std::map<Incarnation, Part> parts;
-  int64_t computed = 0;  // parts that are
+  int64_t computed = 0;                  // parts that are
   std::optional<Evaluation> evaluation;  // on the parameters before this window's step
   std::optional<Sealed> sealed;
 
@@ -87,7 +87,8 @@ struct WindowRun {
   std::vector<UnitRange> Grant(Incarnation worker, int64_t count);
   void Take(const UnitReport& report);
   // "" if the manifest is exactly what the worker was leased and has reported; else what is wrong.
-  std::string CheckManifest(Incarnation worker, const std::vector<BucketManifest>& buckets, int64_t bucket_count) const;
+  std::string CheckManifest(Incarnation worker, const std::vector<BucketManifest>& buckets,
+                            int64_t bucket_count) const;
   // All of its leases are done.
   bool Finished(Incarnation worker) const;
   void MarkComputed(Incarnation worker, const std::string& parameter_hash, double gradient_norm);

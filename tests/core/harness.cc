@@ -50,7 +50,8 @@ void Harness::Take(const Effect& effect) {
       for (int64_t i = 0; i < range.count; ++i) share.units.push_back(range.first + i);
     }
   }
-  if (const auto* sync = std::get_if<StateSync>(&send->message); sync != nullptr && sync->source != send->to) {
+  if (const auto* sync = std::get_if<StateSync>(&send->message);
+      sync != nullptr && sync->source != send->to) {
     std::erase_if(shares_, [&](const auto& entry) { return entry.first.first == send->to.value(); });
   }
 }
@@ -105,7 +106,9 @@ UnitReport Harness::UnitOf(int64_t window, int64_t unit) const {
   return report;
 }
 
-Key Harness::KeyOf(Incarnation worker, int64_t window) const { return shares_.at({worker.value(), window}).key; }
+Key Harness::KeyOf(Incarnation worker, int64_t window) const {
+  return shares_.at({worker.value(), window}).key;
+}
 
 std::vector<int64_t> Harness::Held(Incarnation worker, int64_t window) const {
   const auto found = shares_.find({worker.value(), window});

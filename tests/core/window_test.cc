@@ -72,9 +72,11 @@ TEST(Window, Stepped_CommitsDurablyBeforeItIsSaid) {
     return std::find_if(kinds.begin(), kinds.end(), wanted) - kinds.begin();
   };
   const auto said = position([](const Effect& effect) {
-    return std::holds_alternative<Send>(effect) && std::holds_alternative<Commit>(std::get<Send>(effect).message);
+    return std::holds_alternative<Send>(effect) &&
+           std::holds_alternative<Commit>(std::get<Send>(effect).message);
   });
-  const auto persisted = position([](const Effect& effect) { return std::holds_alternative<PersistCommit>(effect); });
+  const auto persisted =
+      position([](const Effect& effect) { return std::holds_alternative<PersistCommit>(effect); });
   EXPECT_LT(persisted, said);
   EXPECT_LT(said, static_cast<long>(kinds.size()));
   ASSERT_THAT(harness.commits, SizeIs(1));

@@ -1,0 +1,344 @@
+#include "tests/core/simulated_worker.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/philox.h"
+#include "tests/core/simulator.h"
+
+namespace accrue::core {
+namespace {
+
+constexpr int64_t kLoadNs = 150'000'000, kStepNs = 3'000'000, kShardNs = 120'000'000;
+
+uint64_t Mix(uint64_t a, uint64_t b) {
+  return SplitMix64(a ^ (b + 0x9E3779B97F4A7C15 + (a << 6) + (a >> 2)));
+}
+
+std::string Text(uint64_t digest) { return absl::StrCat(absl::Hex(digest, absl::kZeroPad16)); }
+
+}  // namespace
+
+template <typename Done>
+void SimulatedWorker::After(int64_t delay_ns, Busy what, Done done) {
+  busy_ = what;
+  simulator_.At(simulator_.now_ns() + delay_ns, [this, generation = generation_, done = std::move(done)] {
+    if (!alive || generation != generation_) return;
+    busy_ = Busy::kNo;
+    done();
+    Next();
+  });
+}
+
+void SimulatedWorker::Forget() {
+  ++generation_;
+  busy_ = Busy::kNo;
+  accumulator_.clear();
+  shares_.clear();
+  seal_.reset();
+  sync_.reset();
+  probe_.reset();
+  orders_.clear();
+  collective_.clear();
+}
+
+std::string SimulatedWorker::Doing() const {
+  std::string text = absl::StrCat("worker ", incarnation_.value(), " busy ", static_cast<int>(busy_),
+                                  " state ", has_state_ ? state_.window : -1, leaving ? " leaving" : "",
+                                  seal_ ? " sealed" : "", " collective '", collective_, "'");
+  for (const auto& [window, share] : shares_) {
+    absl::StrAppend(&text, " [", window, ": ", share.units.size(), " units, ", share.evaluation.size(),
+                    " to evaluate, computed ", share.told_computed, "]");
+  }
+  return text;
+}
+
+SimulatedWorker::Share* SimulatedWorker::Current() {
+  const auto found = shares_.find(state_.window);
+  return has_state_ && found != shares_.end() ? &found->second : nullptr;
+}
+
+void SimulatedWorker::Receive(const WorkerMessage& message) {
+  if (!alive) return;
+  if (const auto* assign = std::get_if<AssignJob>(&message)) {
+    OnAssign(*assign);
+  } else if (const auto* plan = std::get_if<Plan>(&message)) {
+    OnPlan(*plan);
+  } else if (const auto* probe = std::get_if<ProbeOrder>(&message)) {
+    probe_ = *probe;
+  } else if (const auto* seal = std::get_if<Seal>(&message)) {
+    seal_ = *seal;
+  } else if (const auto* replay = std::get_if<Replay>(&message)) {
+    if (replay->key.window.value() == state_.window) {
+      ++generation_;
+      busy_ = Busy::kNo;
+      accumulator_.clear();
+      seal_.reset();
+      collective_.clear();
+    }
+  } else if (const auto* abort = std::get_if<Abort>(&message)) {
+    const bool of_sync = busy_ == Busy::kSyncing && sync_ && abort->key.epoch >= sync_->key.epoch;
+    const bool of_seal = seal_ && (busy_ == Busy::kNo || busy_ == Busy::kReducing) &&
+                         abort->key.window == seal_->key.window && abort->key.attempt == seal_->key.attempt &&
+                         abort->key.epoch >= seal_->key.epoch;
+    if (of_sync || of_seal) CollectiveFailed(collective_, "told to abort");
+  } else if (const auto* sync = std::get_if<StateSync>(&message)) {
+    if (busy_ == Busy::kSyncing) {
+      ++generation_;
+      busy_ = Busy::kNo;
+      collective_.clear();
+    }
+    sync_ = *sync;
+  } else if (const auto* order = std::get_if<CheckpointNow>(&message)) {
+    orders_.push_back(*order);
+  } else if (std::holds_alternative<Release>(message)) {
+    Forget();
+    has_state_ = false;
+    key_ = Key();
+    if (leaving) simulator_.End(*this, true);
+  }
+  Next();
+}
+
+void SimulatedWorker::OnAssign(const AssignJob& assign) {
+  Forget();
+  has_state_ = false;
+  key_ = assign.key;
+  After(static_cast<int64_t>(static_cast<double>(kLoadNs) * (1 + simulator_.Uniform())), Busy::kLoading,
+        [this, assign] {
+          JobLoaded loaded;
+          loaded.from = incarnation_;
+          loaded.key = assign.key;
+          loaded.tensor_elements = {1000, 24};
+          loaded.buckets = 2;
+          if (assign.start == AssignJob::Start::kFromScratch) {
+            state_ = SimulatedState{0, Mix(simulator_.config().content_seed, 1), {}};
+            has_state_ = true;
+          } else if (assign.start == AssignJob::Start::kFromCheckpoint) {
+            const SimulatedState* stored = simulator_.FindCheckpoint(assign.checkpoint_directory);
+            if (stored == nullptr) {
+              simulator_.FromWorker(*this, WorkerFailedJob{incarnation_, assign.key, "NOT_FOUND",
+                                                           "the checkpoint was deleted", false});
+              return;
+            }
+            state_ = *stored;
+            has_state_ = true;
+          }
+          if (has_state_) {
+            loaded.key.window = Window(state_.window);
+            loaded.digest = Text(state_.digest);
+            loaded.exponents = state_.exponents;
+          }
+          simulator_.FromWorker(*this, std::move(loaded));
+        });
+}
+
+void SimulatedWorker::OnPlan(const Plan& plan) {
+  Share& share = shares_[plan.key.window.value()];
+  if (plan.key.attempt > share.key.attempt) {
+    share.units.clear();
+    share.told_computed = false;
+    if (plan.key.window.value() == state_.window) accumulator_.clear();
+  }
+  share.key = plan.key;
+  share.scalars = plan.scalars;
+  if (!plan.exponents.empty()) share.exponents = plan.exponents;
+  for (const UnitRange& range : plan.units) {
+    for (int64_t i = 0; i < range.count; ++i) share.units.push_back(range.first + i);
+    share.told_computed = false;
+  }
+  for (const UnitRange& range : plan.evaluation_units) {
+    for (int64_t i = 0; i < range.count; ++i) share.evaluation.push_back(range.first + i);
+  }
+  if (plan.evaluation_only) share.told_computed = true;
+  if (shares_.rbegin()->first > state_.window + 1 && has_state_ && busy_ != Busy::kStepping) {
+    simulator_.Violation("a worker is planned more than one window ahead");
+  }
+}
+
+void SimulatedWorker::Next() {
+  if (!alive || busy_ != Busy::kNo) return;
+  if (sync_) return BeginSync();
+  if (!orders_.empty()) {
+    WriteCheckpoint(orders_.front().key, orders_.front().order);
+    orders_.pop_front();
+    return Next();
+  }
+  if (probe_) {
+    return After(static_cast<int64_t>(unit_ns_), Busy::kProbing, [this] {
+      const ProbeOrder probe = *std::exchange(probe_, std::nullopt);
+      UnitsReported reported{
+          incarnation_, probe.key, true, {simulator_.UnitOf(state_.digest, state_.window, 0, {})}};
+      simulator_.FromWorker(*this, std::move(reported));
+    });
+  }
+  Share* share = Current();
+  if (share == nullptr) return;
+  if (seal_) return BeginReduce();
+  if (!share->evaluation.empty()) return EvaluateNext(*share);
+  if (!share->units.empty()) return ComputeNext(*share);
+  if (!share->told_computed) TellComputed(*share);
+}
+
+void SimulatedWorker::ComputeNext(Share& share) {
+  if (!share.exponents.empty()) state_.exponents = share.exponents;
+  const double jitter = 1 + simulator_.config().jitter * (simulator_.Uniform() - 0.5);
+  const auto time_ns = static_cast<int64_t>(unit_ns_ * jitter);
+  const int64_t unit = share.units.front();
+  share.units.pop_front();
+  After(time_ns, Busy::kComputing, [this, unit, time_ns] {
+    UnitReport report = simulator_.UnitOf(state_.digest, state_.window, unit, state_.exponents);
+    report.compute_ns = time_ns;
+    accumulator_.emplace_back(unit, report.bucket_checksums[0]);
+    simulator_.FromWorker(*this, UnitsReported{incarnation_, Current()->key, false, {report}});
+  });
+}
+
+void SimulatedWorker::EvaluateNext(Share& share) {
+  const int64_t unit = share.evaluation.front();
+  share.evaluation.pop_front();
+  After(static_cast<int64_t>(unit_ns_ / 3), Busy::kEvaluating, [this, unit] {
+    simulator_.FromWorker(
+        *this,
+        EvaluationReported{incarnation_, Current()->key, {simulator_.EvaluationOf(state_.digest, unit)}});
+  });
+}
+
+void SimulatedWorker::TellComputed(Share& share) {
+  share.told_computed = true;
+  if (!share.exponents.empty()) state_.exponents = share.exponents;
+  WindowComputed computed;
+  computed.from = incarnation_;
+  computed.key = share.key;
+  computed.parameter_hash = Text(state_.digest);
+  BucketManifest manifest;
+  for (const auto& [unit, gradient] : accumulator_) manifest.units.push_back({unit, 1});
+  computed.buckets = {manifest};
+  simulator_.FromWorker(*this, std::move(computed));
+}
+
+void SimulatedWorker::BeginReduce() {
+  if (seal_->key.window.value() != state_.window) {
+    simulator_.Violation("a seal of another window than the worker's");
+    return;
+  }
+  if (seal_->verdict == Verdict::kSkip) return BeginStep({});
+  busy_ = Busy::kReducing;
+  collective_ = absl::StrCat(seal_->communicator, "#", state_.window, ".", seal_->key.attempt.value());
+  simulator_.JoinCollective(collective_, *this, seal_->members, std::nullopt);
+}
+
+void SimulatedWorker::ReduceDone(const std::string& collective,
+                                 const std::vector<std::pair<int64_t, uint64_t>>& units) {
+  if (!alive || busy_ != Busy::kReducing || collective != collective_) return;
+  busy_ = Busy::kNo;
+  collective_.clear();
+  BeginStep(units);
+}
+
+void SimulatedWorker::CollectiveFailed(const std::string& collective, const std::string& reason) {
+  if (!alive || collective != collective_) return;
+  ReduceFailed failed;
+  failed.from = incarnation_;
+  failed.reason = reason;
+  if (busy_ == Busy::kSyncing) {
+    failed.key = sync_ ? sync_->key : key_;
+    sync_.reset();
+  } else if (seal_ && (busy_ == Busy::kReducing || busy_ == Busy::kNo)) {
+    failed.key = seal_->key;
+    seal_.reset();
+  } else {
+    return;
+  }
+  collective_.clear();
+  busy_ = Busy::kNo;
+  simulator_.FromWorker(*this, std::move(failed));
+  Next();
+}
+
+void SimulatedWorker::BeginStep(const std::vector<std::pair<int64_t, uint64_t>>& units) {
+  SimulatedState next;
+  next.window = state_.window + 1;
+  next.exponents = seal_->next_exponents;
+  next.digest = Mix(state_.digest, static_cast<uint64_t>(state_.window));
+  if (seal_->verdict == Verdict::kReduce) {
+    std::vector<uint64_t> checksums(2, 0);
+    for (const auto& [unit, gradient] : units) {
+      next.digest = Mix(next.digest, Mix(static_cast<uint64_t>(unit), gradient));
+      checksums[0] += gradient;
+      checksums[1] += SplitMix64(gradient);
+    }
+    if (checksums != seal_->bucket_checksums)
+      simulator_.Violation("a reduced bucket has not the expected checksum");
+    const StepScalars& scalars = Current()->scalars;
+    next.digest = Mix(next.digest, static_cast<uint64_t>(seal_->valid_tokens));
+    next.digest = Mix(next.digest, scalars.learning_rate_bits);
+    next.digest = Mix(next.digest, Mix(scalars.bias_correction1_bits, scalars.bias_correction2_bits));
+  }
+  for (int exponent : next.exponents) next.digest = Mix(next.digest, static_cast<uint64_t>(exponent));
+  const auto time_ns = static_cast<int64_t>(static_cast<double>(kStepNs) * (1 + simulator_.Uniform()));
+  After(time_ns, Busy::kStepping, [this, next] {
+    const Seal seal = *std::exchange(seal_, std::nullopt);
+    shares_.erase(state_.window);
+    accumulator_.clear();
+    state_ = next;
+    WorkerStepped stepped;
+    stepped.from = incarnation_;
+    stepped.key = seal.key;
+    stepped.digest = Text(state_.digest);
+    stepped.gradient_norm = static_cast<double>(state_.digest % 1000);
+    simulator_.FromWorker(*this, std::move(stepped));
+    if (seal.checkpoint) WriteCheckpoint(seal.key, *seal.checkpoint);
+  });
+}
+
+void SimulatedWorker::WriteCheckpoint(const Key& key, const CheckpointOrder& order) {
+  if (order.window.value() != state_.window)
+    simulator_.Violation("a checkpoint of a state that the worker has not");
+  CheckpointShardWritten written;
+  written.from = incarnation_;
+  written.key = key;
+  written.checkpoint_window = order.window;
+  std::string exponents;
+  for (int exponent : state_.exponents) absl::StrAppend(&exponents, exponent, " ");
+  written.files = {
+      {absl::StrCat("shard-", order.shard), static_cast<uint64_t>(order.shards), Text(state_.digest)}};
+  if (simulator_.Uniform() < simulator_.config().failed_checkpoints) {
+    written.files.clear();
+    written.error = "the disk is full";
+  }
+  const auto time_ns = static_cast<int64_t>(static_cast<double>(kShardNs) * (0.5 + simulator_.Uniform()));
+  simulator_.At(simulator_.now_ns() + time_ns, [this, written] {
+    if (alive) simulator_.FromWorker(*this, written);
+  });
+}
+
+void SimulatedWorker::BeginSync() {
+  busy_ = Busy::kSyncing;
+  collective_ = sync_->communicator;
+  if (sync_->source != incarnation_) {
+    accumulator_.clear();
+    shares_.clear();
+    seal_.reset();
+    has_state_ = false;
+  } else if (state_.window != sync_->key.window.value()) {
+    simulator_.Violation("the source of a sync holds another window's state");
+  }
+  simulator_.JoinCollective(collective_, *this, sync_->members, sync_->source);
+}
+
+void SimulatedWorker::SyncDone(const std::string& collective, const SimulatedState& state) {
+  if (!alive || busy_ != Busy::kSyncing || collective != collective_) return;
+  const StateSync sync = *std::exchange(sync_, std::nullopt);
+  busy_ = Busy::kNo;
+  collective_.clear();
+  if (sync.source != incarnation_) {
+    state_ = state;
+    has_state_ = true;
+  }
+  simulator_.FromWorker(*this, StateSynced{incarnation_, sync.key, Text(state_.digest)});
+  Next();
+}
+
+}  // namespace accrue::core

@@ -1,0 +1,100 @@
+// A worker without a model. Its gradients are names of units: an accumulator is the list of units added to
+// it, a digest is a hash of the whole history of what was reduced. So a unit lost, counted twice or computed
+// from other parameters ends in another digest, for good.
+//
+// Follows docs/life_of_a_window.md as worker/core does. Single-threaded, driven by the Simulator.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coordinator/core/effects.h"
+#include "coordinator/core/events.h"
+
+namespace accrue::core {
+
+class Simulator;
+
+// What a worker's memory, or a checkpoint, holds.
+struct SimulatedState {
+  int64_t window = 0;
+  uint64_t digest = 0;
+  std::vector<int> exponents;
+};
+
+class SimulatedWorker {
+ public:
+  SimulatedWorker(Simulator& simulator, Incarnation incarnation, double unit_ns)
+      : simulator_(simulator), incarnation_(incarnation), unit_ns_(unit_ns) {}
+
+  Incarnation incarnation() const { return incarnation_; }
+  double unit_ns() const { return unit_ns_; }
+  const SimulatedState& state() const { return state_; }
+  bool idle() const { return key_.job.empty(); }
+
+  // What it is at, for a run that got stuck.
+  std::string Doing() const;
+
+  void Receive(const WorkerMessage& message);
+  // Of collectives; the simulator calls them back.
+  void ReduceDone(const std::string& collective, const std::vector<std::pair<int64_t, uint64_t>>& units);
+  void CollectiveFailed(const std::string& collective, const std::string& reason);
+  void SyncDone(const std::string& collective, const SimulatedState& state);
+  const std::vector<std::pair<int64_t, uint64_t>>& accumulator() const { return accumulator_; }
+
+  bool alive = true;  // false: the process has ended
+  bool leaving = false;
+  // In-order channels: when the last message that is on the way arrives.
+  int64_t last_to_ns = 0, last_from_ns = 0;
+
+ private:
+  struct Share {
+    Key key;
+    std::deque<int64_t> units;
+    std::deque<int64_t> evaluation;
+    std::vector<int> exponents;
+    StepScalars scalars;
+    bool told_computed = false;
+  };
+  enum class Busy { kNo, kLoading, kProbing, kComputing, kEvaluating, kReducing, kStepping, kSyncing };
+
+  // Does the next thing there is, if free.
+  void Next();
+  void ComputeNext(Share& share);
+  void EvaluateNext(Share& share);
+  void TellComputed(Share& share);
+  void BeginReduce();
+  void BeginStep(const std::vector<std::pair<int64_t, uint64_t>>& units);
+  void BeginSync();
+  void WriteCheckpoint(const Key& key, const CheckpointOrder& order);
+  void Forget();
+  Share* Current();
+  // Runs `done` after the time, unless the worker ended or forgot what it was doing.
+  template <typename Done>
+  void After(int64_t delay_ns, Busy what, Done done);
+  void OnAssign(const AssignJob& assign);
+  void OnPlan(const Plan& plan);
+
+  Simulator& simulator_;
+  const Incarnation incarnation_;
+  const double unit_ns_;
+  Key key_;  // of the job that it is in
+  bool has_state_ = false;
+  SimulatedState state_;
+  std::vector<std::pair<int64_t, uint64_t>>
+      accumulator_;  // (unit, hash of its gradient) of the window after state_
+  std::map<int64_t, Share> shares_;
+  std::optional<Seal> seal_;
+  std::optional<StateSync> sync_;
+  std::deque<CheckpointNow> orders_;
+  std::optional<ProbeOrder> probe_;
+  std::string collective_;  // that it takes part in
+  Busy busy_ = Busy::kNo;
+  uint64_t generation_ = 0;  // raised when what is on the way is void
+};
+
+}  // namespace accrue::core

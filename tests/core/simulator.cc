@@ -1,0 +1,399 @@
+#include "tests/core/simulator.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/philox.h"
+#include "tests/core/describe.h"
+
+namespace accrue::core {
+namespace {
+
+constexpr int64_t kTickNs = 100'000'000, kHeartbeatNs = 250'000'000;
+constexpr size_t kCheckpointsKept = 2;
+// Time of the collective's work, and until a peer's death shows in it.
+constexpr int64_t kReduceNs = 5'000'000, kSyncNs = 40'000'000, kBrokenNs = 30'000'000;
+
+uint64_t HashText(uint64_t hash, const std::string& text) {
+  for (char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
+  return hash;
+}
+
+}  // namespace
+
+Simulator::Simulator(const SimulationConfig& config)
+    : config_(config),
+      core_([] {
+        CoreOptions options;
+        options.term = Term(1);
+        return options;
+      }()),
+      random_(config.seed) {}
+
+uint64_t Simulator::Random() { return SplitMix64(random_++ * 0x9E3779B97F4A7C15 + config_.seed); }
+
+void Simulator::At(int64_t time_ns, std::function<void()> what) {
+  queue_.push({std::max(time_ns, now_ns_), sequence_++, std::move(what)});
+}
+
+void Simulator::Violation(const std::string& what) {
+  if (!result_.failure.empty()) return;
+  result_.failure = absl::StrCat("seed ", config_.seed, " at ", now_ns_ / 1000, " us: ", what);
+}
+
+SimulatedWorker* Simulator::Find(Incarnation incarnation) {
+  const auto found = workers_.find(incarnation);
+  return found == workers_.end() || !found->second->alive ? nullptr : found->second.get();
+}
+
+const SimulatedState* Simulator::FindCheckpoint(const std::string& directory) const {
+  const auto found = checkpoints_.find(directory);
+  return found == checkpoints_.end() ? nullptr : &found->second;
+}
+
+bool Simulator::Done() const {
+  if (!result_.failure.empty()) return true;
+  const JobState state = core_.FindJob(config_.job.id)->state;
+  return state == JobState::kSucceeded || state == JobState::kFailed || state == JobState::kCancelled;
+}
+
+SimulationResult Simulator::Run() {
+  result_.effect_hash = 0xcbf29ce484222325;
+  durable_timeline_ = config_.start.timeline.value();
+  committed_ = config_.start.window.value();
+  Apply(JobSubmitted{config_.job, config_.start});
+  for (int i = 0; i < config_.workers; ++i) {
+    At(static_cast<int64_t>(Uniform() * 50e6), [this] { StartWorker(); });
+  }
+  std::function<void()> tick = [&] {
+    Apply(Tick{});
+    At(now_ns_ + kTickNs, tick);
+  };
+  At(kTickNs, tick);
+  PlanFaults();
+  while (!Done()) {
+    const Timed next = queue_.top();
+    queue_.pop();
+    now_ns_ = next.time_ns;
+    if (now_ns_ > config_.give_up_ns) {
+      const JobView view = *core_.FindJob(config_.job.id);
+      for (const auto& [incarnation, worker] : workers_) {
+        if (config_.trace && worker->alive) std::fprintf(stderr, "%s\n", worker->Doing().c_str());
+      }
+      Violation(absl::StrCat("no progress: ", view.window.value(), " windows, state ",
+                             static_cast<int>(view.state), ", ", view.reason));
+      break;
+    }
+    next.what();
+  }
+  const JobView view = *core_.FindJob(config_.job.id);
+  result_.state = view.state;
+  result_.reason = view.reason;
+  result_.end_ns = now_ns_;
+  result_.dropped = core_.Dropped();
+  return std::move(result_);
+}
+
+void Simulator::Apply(const Event& event) {
+  for (const Effect& effect : core_.Apply(event, now_ns_)) {
+    const std::string text = Describe(effect);
+    if (config_.trace)
+      std::fprintf(stderr, "%10.3f ms %s\n", static_cast<double>(now_ns_) * 1e-6, text.c_str());
+    result_.effect_hash = HashText(result_.effect_hash, text);
+    ++result_.effects;
+    Carry(effect);
+  }
+}
+
+void Simulator::Carry(const Effect& effect) {
+  if (const auto* send = std::get_if<Send>(&effect)) {
+    CheckSend(*send);
+    SimulatedWorker* worker = Find(send->to);
+    if (worker == nullptr) return;
+    const int64_t delay =
+        config_.delay_ns + static_cast<int64_t>(Uniform() * static_cast<double>(config_.delay_spread_ns));
+    worker->last_to_ns = std::max(worker->last_to_ns + 1, now_ns_ + delay);
+    At(worker->last_to_ns, [worker, message = send->message] { worker->Receive(message); });
+  } else if (const auto* expel = std::get_if<Expel>(&effect)) {
+    SimulatedWorker* worker = Find(expel->worker);
+    if (expel->reason.find("quarantined") != std::string::npos) Violation("an honest worker is quarantined");
+    if (worker != nullptr) End(*worker, false);
+  } else if (const auto* epoch = std::get_if<PersistEpoch>(&effect)) {
+    if (epoch->timeline.value() > durable_timeline_) {
+      durable_attempt_.clear();
+      ++result_.restarts;
+    }
+    if (epoch->epoch.value() <= durable_epoch_) Violation("an epoch is not raised");
+    durable_timeline_ = epoch->timeline.value();
+    durable_epoch_ = epoch->epoch.value();
+  } else if (const auto* attempt = std::get_if<PersistAttempt>(&effect)) {
+    durable_attempt_[attempt->window.value()] = attempt->attempt.value();
+    ++result_.attempts;
+  } else if (const auto* commit = std::get_if<PersistCommit>(&effect)) {
+    CheckCommit(commit->record);
+  } else if (const auto* evaluation = std::get_if<PersistEvaluation>(&effect)) {
+    if (!result_.evaluations.emplace(evaluation->window.value(), evaluation->loss).second) {
+      Violation("an evaluation is reported twice");
+    }
+  } else if (const auto* finish = std::get_if<FinishCheckpoint>(&effect)) {
+    At(now_ns_ + 20'000'000, [this, finish = *finish] { FinishCheckpointFiles(finish); });
+  } else if (const auto* given_up = std::get_if<GiveUpCommunicator>(&effect)) {
+    for (auto& [name, collective] : collectives_) {
+      if (name != given_up->communicator && name.rfind(given_up->communicator + "#", 0) != 0) continue;
+      collective.broken = true;
+    }
+  }
+}
+
+void Simulator::CheckSend(const Send& send) {
+  const Key key = std::visit([](const auto& message) { return message.key; }, send.message);
+  if (key.timeline.value() > durable_timeline_) Violation("a timeline is published before it is durable");
+  if (key.epoch.value() > durable_epoch_) Violation("an epoch is published before it is durable");
+  if (key.attempt.value() > durable_attempt_[key.window.value()]) {
+    Violation("an attempt is published before it is durable");
+  }
+  if (const auto* seal = std::get_if<Seal>(&send.message)) {
+    if (key.window.value() > committed_)
+      Violation("a window is sealed before the one before it is committed");
+    const auto [known, fresh] = communicator_members_.emplace(seal->communicator, seal->members);
+    if (!fresh && known->second != seal->members)
+      Violation("a communicator's name is used for other members");
+  }
+}
+
+void Simulator::CheckCommit(const WindowRecord& record) {
+  if (record.window.value() != committed_) {
+    Violation(absl::StrCat("window ", record.window.value(), " is committed, expected ", committed_));
+  }
+  ++committed_;
+  result_.commits.push_back(record);
+  if (record.window.value() < 3 || record.workers.empty()) return;
+  double makespan = 0, speed = 0, units = 0;
+  for (const WorkerWindow& part : record.workers) {
+    const double unit_ns = workers_.at(part.incarnation)->unit_ns();
+    makespan = std::max(makespan, unit_ns * static_cast<double>(part.units));
+    speed += 1 / unit_ns;
+    units += static_cast<double>(part.units);
+  }
+  result_.worst_makespan_ratio = std::max(result_.worst_makespan_ratio, makespan / (units / speed));
+}
+
+void Simulator::StartWorker() {
+  if (Done()) return;
+  const Incarnation incarnation = core_.NextIncarnation();
+  const double unit_ns = config_.unit_ns * (1 + (config_.spread - 1) * Uniform());
+  workers_[incarnation] = std::make_unique<SimulatedWorker>(*this, incarnation, unit_ns);
+  WorkerJoined joined;
+  joined.incarnation = incarnation;
+  joined.name = absl::StrCat("w", incarnation.value());
+  joined.numeric_class = "simulated";
+  Apply(joined);
+  Heartbeat(incarnation);
+}
+
+void Simulator::Heartbeat(Incarnation incarnation) {
+  SimulatedWorker* worker = Find(incarnation);
+  if (worker == nullptr) return;
+  FromWorker(*worker, WorkerHeartbeat{incarnation, 1});
+  At(now_ns_ + kHeartbeatNs, [this, incarnation] { Heartbeat(incarnation); });
+}
+
+void Simulator::FromWorker(SimulatedWorker& worker, Event event) {
+  const int64_t delay =
+      config_.delay_ns + static_cast<int64_t>(Uniform() * static_cast<double>(config_.delay_spread_ns));
+  worker.last_from_ns = std::max(worker.last_from_ns + 1, now_ns_ + delay);
+  At(worker.last_from_ns, [this, event = std::move(event)] { Apply(event); });
+}
+
+// The process ends; another takes its place after a while. tell: the stream's end is seen at once.
+void Simulator::End(SimulatedWorker& worker, bool tell) {
+  if (!worker.alive) return;
+  if (tell) FromWorker(worker, WorkerGone{worker.incarnation(), "its stream ended"});
+  worker.alive = false;
+  ++result_.deaths;
+  BreakCollectives(worker.incarnation());
+  At(now_ns_ + static_cast<int64_t>((0.2 + Uniform()) * 1e9), [this] { StartWorker(); });
+}
+
+void Simulator::PlanFaults() {
+  const double rates[] = {config_.kills, config_.stops, config_.leaves, config_.joins, config_.breaks};
+  for (int kind = 0; kind < 5; ++kind) {
+    if (rates[kind] <= 0) continue;
+    double time_s = 0;
+    while (true) {
+      time_s += -std::log(1 - Uniform()) / rates[kind];
+      if (time_s * 1e9 > static_cast<double>(config_.faults_until_ns)) break;
+      At(static_cast<int64_t>(time_s * 1e9), [this, kind] { Strike(kind); });
+    }
+  }
+}
+
+void Simulator::Strike(int kind) {
+  if (kind == 3) return StartWorker();
+  if (kind == 4) return BreakOne();
+  std::vector<SimulatedWorker*> alive;
+  for (const auto& [incarnation, worker] : workers_) {
+    if (worker->alive && !worker->leaving) alive.push_back(worker.get());
+  }
+  if (alive.empty()) return;
+  SimulatedWorker& victim = *alive[Random() % alive.size()];
+  if (config_.trace) {
+    std::fprintf(stderr, "%10.3f ms strike %d on %lld\n", static_cast<double>(now_ns_) * 1e-6, kind,
+                 static_cast<long long>(victim.incarnation().value()));
+  }
+  if (kind == 2) {
+    victim.leaving = true;
+    FromWorker(victim, WorkerLeaving{victim.incarnation(), "SIGTERM"});
+    if (victim.idle()) End(victim, true);
+  } else {
+    End(victim, kind == 0);
+  }
+}
+
+void Simulator::JoinCollective(const std::string& name, SimulatedWorker& worker,
+                               const std::vector<Incarnation>& members, std::optional<Incarnation> source) {
+  Collective& collective = collectives_[name];
+  collective.members = members;
+  collective.source = source;
+  collective.arrived.insert(worker.incarnation());
+  collective.sum.insert(collective.sum.end(), worker.accumulator().begin(), worker.accumulator().end());
+  bool all_alive = !collective.broken;
+  for (Incarnation member : members) all_alive &= Find(member) != nullptr;
+  if (!all_alive) {
+    collective.broken = true;
+    At(now_ns_ + kBrokenNs, [this, name, id = worker.incarnation()] {
+      if (SimulatedWorker* left = Find(id)) left->CollectiveFailed(name, "a peer is gone");
+    });
+    return;
+  }
+  if (collective.arrived.size() == members.size()) CompleteCollective(name);
+}
+
+void Simulator::CompleteCollective(const std::string& name) {
+  Collective& collective = collectives_[name];
+  std::sort(collective.sum.begin(), collective.sum.end());
+  const int64_t work_ns = collective.source ? kSyncNs : kReduceNs;
+  SimulatedState state;
+  if (collective.source) state = Find(*collective.source)->state();
+  for (Incarnation member : collective.members) {
+    const auto time_ns = static_cast<int64_t>(static_cast<double>(work_ns) * (1 + Uniform()));
+    At(now_ns_ + time_ns, [this, name, member, state] {
+      Collective& on_the_way = collectives_[name];
+      SimulatedWorker* worker = Find(member);
+      if (worker == nullptr || on_the_way.broken) return;
+      on_the_way.finished.insert(member);
+      if (on_the_way.source) {
+        worker->SyncDone(name, state);
+      } else {
+        worker->ReduceDone(name, on_the_way.sum);
+      }
+    });
+  }
+}
+
+// Whoever waits for the dead one sees it soon, or only when told to abort.
+void Simulator::BreakCollectives(Incarnation dead) {
+  for (auto& [name, collective] : collectives_) {
+    const bool member = std::count(collective.members.begin(), collective.members.end(), dead) > 0;
+    if (!member || collective.finished.size() == collective.members.size()) continue;
+    collective.broken = true;
+    for (Incarnation other : collective.arrived) {
+      if (other == dead || collective.finished.count(other) > 0 || Uniform() < 0.3) continue;
+      At(now_ns_ + static_cast<int64_t>(Uniform() * static_cast<double>(kBrokenNs)),
+         [this, name = name, other] {
+           if (SimulatedWorker* left = Find(other)) left->CollectiveFailed(name, "a peer is gone");
+         });
+    }
+  }
+}
+
+// A collective that is on the way fails for one of those in it.
+void Simulator::BreakOne() {
+  for (auto& [name, collective] : collectives_) {
+    if (collective.broken || collective.arrived.size() == collective.finished.size()) continue;
+    collective.broken = true;
+    for (Incarnation other : collective.arrived) {
+      if (collective.finished.count(other) > 0) continue;
+      At(now_ns_ + kBrokenNs, [this, name = name, other] {
+        if (SimulatedWorker* left = Find(other)) left->CollectiveFailed(name, "the network broke");
+      });
+      return;
+    }
+  }
+}
+
+void Simulator::FinishCheckpointFiles(const FinishCheckpoint& finish) {
+  CheckpointFinished finished{finish.job, finish.window, "", ""};
+  if (finish.files.empty() || finish.files.size() != finish.files[0].size_bytes) {
+    Violation("a checkpoint has not all of its shards");
+  }
+  for (const CheckpointFile& file : finish.files) {
+    if (file.xxh3_128 != finish.digest) Violation("a shard is of another state than the checkpoint");
+  }
+  if (Uniform() < config_.failed_checkpoints / 2) {
+    finished.error = "the disk is full";
+  } else {
+    finished.directory = absl::StrCat("checkpoint-", finish.window.value(), "-", finish.timeline.value());
+    uint64_t digest = 0;
+    if (std::sscanf(finish.digest.c_str(), "%lx", &digest) != 1) Violation("a digest is not a number");
+    checkpoints_[finished.directory] = {finish.window.value(), digest, finish.exponents};
+    checkpoint_order_.push_back(finished.directory);
+    if (checkpoint_order_.size() > kCheckpointsKept) {
+      checkpoints_.erase(checkpoint_order_.front());
+      checkpoint_order_.erase(checkpoint_order_.begin());
+    }
+  }
+  Apply(finished);
+}
+
+UnitReport Simulator::UnitOf(uint64_t digest, int64_t window, int64_t unit,
+                             const std::vector<int>& exponents) const {
+  // The draw of rare things must not depend on the digest, or a broken digest would show elsewhere first.
+  const uint64_t draw = SplitMix64(config_.content_seed * 1'000'003 + static_cast<uint64_t>(window) * 65'537 +
+                                   static_cast<uint64_t>(unit));
+  const double chance = static_cast<double>(draw >> 11) * 0x1p-53;
+  const double window_chance =
+      static_cast<double>(SplitMix64(config_.content_seed + 77 + static_cast<uint64_t>(window)) >> 11) *
+      0x1p-53;
+  uint64_t gradient = SplitMix64(digest ^ draw);
+  for (int exponent : exponents) gradient = SplitMix64(gradient + static_cast<uint64_t>(exponent));
+  UnitReport report;
+  report.unit = unit;
+  report.loss_sum = static_cast<double>(gradient % 10'000) / 16;
+  const int64_t tokens = config_.job.sequences_per_unit * config_.job.sequence_length;
+  report.valid_tokens =
+      window_chance < config_.empty ? 0 : static_cast<int64_t>(draw % static_cast<uint64_t>(tokens)) + 1;
+  report.non_finite = chance < config_.non_finite;
+  const bool overflow = chance > 1 - config_.overflows;
+  report.max_exponents = {static_cast<int>(draw % 3) + (overflow ? 20 : 0), static_cast<int>(draw % 5) - 4};
+  report.bucket_checksums = {gradient, SplitMix64(gradient)};
+  report.compute_ns = 1;
+  return report;
+}
+
+EvaluationReport Simulator::EvaluationOf(uint64_t digest, int64_t unit) const {
+  const uint64_t draw = SplitMix64(digest + static_cast<uint64_t>(unit));
+  return {unit, static_cast<double>(draw % 10'000) / 7, static_cast<int64_t>(draw % 50) + 1};
+}
+
+std::vector<std::string> ReferenceDigests(const SimulationConfig& config) {
+  SimulationConfig alone;
+  alone.content_seed = config.content_seed;
+  alone.job = config.job;
+  alone.job.min_workers = 1;
+  alone.job.evaluation_units = 0;
+  alone.job.checkpoint_every = 0;
+  alone.overflows = config.overflows;
+  alone.non_finite = config.non_finite;
+  alone.empty = config.empty;
+  alone.workers = 1;
+  const SimulationResult result = Simulator(alone).Run();
+  std::vector<std::string> digests;
+  for (const WindowRecord& record : result.commits) digests.push_back(record.digest);
+  return digests;
+}
+
+}  // namespace accrue::core

@@ -1,0 +1,60 @@
+// Whole jobs on simulated fleets: the digests must be those of one undisturbed worker.
+#include <gtest/gtest.h>
+
+#include "tests/core/scenarios.h"
+
+namespace accrue::core {
+namespace {
+
+TEST(Simulator, SameSeed_SameEffects) {
+  SimulationConfig config = ChaosScenario(11);
+  const SimulationResult first = Simulator(config).Run();
+  const SimulationResult second = Simulator(config).Run();
+  EXPECT_EQ(first.effect_hash, second.effect_hash);
+  EXPECT_EQ(first.effects, second.effects);
+  config.seed = 12;
+  EXPECT_NE(Simulator(config).Run().effect_hash, first.effect_hash);
+}
+
+TEST(Simulator, AnyNumberOfWorkers_DigestsOfOne) {
+  for (int workers : {1, 2, 3, 5, 64}) {
+    SimulationConfig config = QuietScenario(static_cast<uint64_t>(workers));
+    config.workers = workers;
+    EXPECT_EQ(CheckScenario(config), "") << workers << " workers";
+  }
+}
+
+TEST(Simulator, HundredsOfUnequalWorkers_MakespanNearIdeal) {
+  SimulationConfig config = QuietScenario(7);
+  config.workers = 300;
+  config.job.max_workers = 300;
+  config.job.units_per_window = 12'000;
+  config.job.total_windows = 8;
+  config.job.evaluation_units = 0;
+  config.spread = 3;
+  config.jitter = 0.05;
+  const SimulationResult result = Simulator(config).Run();
+  EXPECT_EQ(result.failure, "");
+  EXPECT_EQ(result.state, JobState::kSucceeded) << result.reason;
+  EXPECT_LT(result.worst_makespan_ratio, 1.10);
+}
+
+TEST(Simulator, OverflowsAndSkips_DigestsOfOne) {
+  SimulationConfig config = QuietScenario(3);
+  config.overflows = 0.01;
+  config.non_finite = 0.005;
+  config.empty = 0.05;
+  config.job.total_windows = 60;
+  const SimulationResult result = Simulator(config).Run();
+  EXPECT_GT(result.attempts, 0);
+  EXPECT_EQ(CheckScenario(config), "");
+}
+
+class Chaos : public ::testing::TestWithParam<uint64_t> {};
+
+TEST_P(Chaos, DeathsJoinsAndLeaves_DigestsOfOne) { EXPECT_EQ(CheckScenario(ChaosScenario(GetParam())), ""); }
+
+INSTANTIATE_TEST_SUITE_P(Seeds, Chaos, ::testing::Range(uint64_t{1}, uint64_t{41}));
+
+}  // namespace
+}  // namespace accrue::core
