@@ -47,7 +47,8 @@ void Presenter::ShowUpdate(const v1::WatchResponse& update) {
 void Presenter::ShowPlain(const v1::WatchResponse& update) {
   if (update.has_status()) {
     const std::string line = StatusLine(update.status());
-    if (line != last_status_line_) *options_.out << line << std::endl;
+    // Of the end, the command itself has more to say.
+    if (line != last_status_line_ && !HasEnded(update.status().state())) *options_.out << line << std::endl;
     last_status_line_ = line;
   }
   if (update.has_evaluation()) *options_.out << EvaluationLine(update.evaluation()) << std::endl;

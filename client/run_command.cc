@@ -340,6 +340,7 @@ class LocalRun {
 
   // Workers first, so that the coordinator sees them leave.
   void Stop() {
+    client_.reset();  // an open but idle connection would hold up the coordinator's shutdown
     std::vector<ChildProcess*> children;
     for (const auto& worker : workers_) children.push_back(worker.get());
     StopAll(children);
