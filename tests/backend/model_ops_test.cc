@@ -124,7 +124,7 @@ std::string CaseName(const testing::TestParamInfo<std::tuple<size_t, DType>>& in
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, ModelOpsTest,
-                         testing::Combine(testing::Range<size_t>(0, OpCases().size()), 
+                         testing::Combine(testing::Range<size_t>(0, OpCases().size()),
                                           testing::Values(DType::kF32, DType::kBF16)),
                          CaseName);
 
