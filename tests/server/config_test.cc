@@ -34,7 +34,8 @@ class DaemonOptionsTest : public testing::Test {
   }
 
   std::string File(const std::string& contents) {
-    const std::string path = testing::TempDir() + "/accrued_options.yaml";
+    const std::string path = testing::TempDir() + "/accrued_options_" +
+                             testing::UnitTest::GetInstance()->current_test_info()->name() + ".yaml";
     EXPECT_TRUE(FileSystem::Real().WriteAtomically(path, contents).ok());
     return path;
   }
