@@ -118,6 +118,7 @@ void FakeWorker::Answer(const v1::CoordinatorMessage& message) {
       return OnSeal(message.seal());
     case M::kCommit:
       committed_ = message.commit().key().window() + 1;
+      attempt_ = 0;
       units_.clear();
       if (has_waiting_plan_) {
         has_waiting_plan_ = false;
@@ -127,9 +128,11 @@ void FakeWorker::Answer(const v1::CoordinatorMessage& message) {
     case M::kStateSync:
       *reply.mutable_state_synced()->mutable_key() = message.state_sync().key();
       reply.mutable_state_synced()->set_digest(DigestAfter(message.state_sync().key().window()));
-      committed_ = message.state_sync().key().window();
-      has_waiting_plan_ = false;
-      units_.clear();
+      if (message.state_sync().source() != message.state_sync().key().incarnation()) {  // the source keeps its own
+        committed_ = message.state_sync().key().window();
+        has_waiting_plan_ = false;
+        units_.clear();
+      }
       return Send(reply);
     case M::kCheckpointNow:
       return WriteShard(message.checkpoint_now().key(), message.checkpoint_now().checkpoint(),
@@ -171,6 +174,8 @@ void FakeWorker::OnPlan(const v1::Plan& plan) {
     Send(reply);
   }
   if (plan.evaluation_only()) return;
+  if (plan.key().attempt() > attempt_) units_.clear();
+  attempt_ = plan.key().attempt();
   reply.Clear();
   v1::UnitReports& reports = *reply.mutable_unit_reports();
   *reports.mutable_key() = plan.key();

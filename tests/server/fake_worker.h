@@ -64,7 +64,7 @@ class FakeWorker {
   std::vector<v1::UnitRange> units_;  // of the window on the way
   v1::Plan waiting_plan_;             // of the window after
   bool has_waiting_plan_ = false;
-  int64_t committed_ = 0;
+  int64_t committed_ = 0, attempt_ = 0;
   std::thread reader_;
 };
 

@@ -1,0 +1,210 @@
+// Workers' streams, the rendezvous calls, and gRPC's standard services.
+#include <gmock/gmock.h>
+#include <grpc/grpc.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <future>
+
+#include "accrue/v1/worker.grpc.pb.h"
+#include "common/file_system.h"
+#include "common/version.h"
+#include "tests/server/server_test_util.h"
+
+namespace accrue {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::SizeIs;
+
+class WorkersTest : public ServerTestBase {
+ protected:
+  void SetUp() override {
+    StartServer();
+    channel_ = grpc::CreateChannel(server_->grpc_address(), grpc::InsecureChannelCredentials());
+    store_ = v1::WorkerService::NewStub(channel_);
+  }
+
+  std::vector<v1::WorkerStatus> Workers() const {
+    grpc::ClientContext context;
+    v1::ListWorkersResponse response;
+    EXPECT_TRUE(client_->ListWorkers(&context, v1::ListWorkersRequest(), &response).ok());
+    return {response.workers().begin(), response.workers().end()};
+  }
+
+  grpc::Status Set(const std::string& communicator, const std::string& name, const std::string& value) const {
+    grpc::ClientContext context;
+    v1::StoreSetRequest request;
+    request.set_communicator(communicator);
+    request.set_name(name);
+    request.set_value(value);
+    v1::StoreSetResponse response;
+    return store_->StoreSet(&context, request, &response);
+  }
+  grpc::Status Get(const std::string& communicator, const std::string& name, int64_t timeout_ms,
+                   std::string* value = nullptr) const {
+    grpc::ClientContext context;
+    v1::StoreGetRequest request;
+    request.set_communicator(communicator);
+    request.add_names(name);
+    request.set_timeout_ms(timeout_ms);
+    v1::StoreGetResponse response;
+    const grpc::Status status = store_->StoreGet(&context, request, &response);
+    if (value != nullptr && response.values_size() > 0) *value = response.values(0);
+    return status;
+  }
+
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::WorkerService::Stub> store_;
+};
+
+TEST_F(WorkersTest, Hello_OfThisVersion_IsWelcomed) {
+  const auto worker = Worker("host-1");
+  ASSERT_TRUE(worker->WaitFor(v1::CoordinatorMessage::kWelcome));
+  const v1::Welcome welcome = worker->Messages()[0].welcome();
+  EXPECT_EQ(welcome.term(), 1);
+  EXPECT_GT(welcome.incarnation(), 0);
+  EXPECT_GT(welcome.heartbeat_interval_ms(), 0);
+}
+
+TEST_F(WorkersTest, Hello_OfAnotherVersion_IsRefusedWithBoth) {
+  FakeWorkerOptions options;
+  options.address = server_->grpc_address();
+  options.version = "0.0.9";
+  FakeWorker worker(options);
+  ASSERT_TRUE(worker.WaitForEnd());
+  ASSERT_THAT(worker.Messages(), SizeIs(1));
+  EXPECT_THAT(worker.Messages()[0].refused().reason(), HasSubstr("0.0.9"));
+  EXPECT_THAT(worker.Messages()[0].refused().reason(), HasSubstr(kVersion));
+  EXPECT_FALSE(worker.Messages()[0].refused().rejoin());
+}
+
+TEST_F(WorkersTest, Message_ThatMakesNoSense_EndsTheStreamWithTheReason) {
+  const auto worker = Worker();
+  ASSERT_TRUE(worker->WaitFor(v1::CoordinatorMessage::kWelcome));
+  v1::WorkerMessage second_hello;
+  second_hello.mutable_hello();
+  worker->Send(second_hello);
+  ASSERT_TRUE(worker->WaitForEnd());
+  EXPECT_THAT(worker->Messages().back().refused().reason(), HasSubstr("second Hello"));
+}
+
+TEST_F(WorkersTest, ShutDown_TellsTheWorkers) {
+  const auto worker = Worker();
+  ASSERT_TRUE(worker->WaitFor(v1::CoordinatorMessage::kWelcome));
+  StopServer();
+  ASSERT_TRUE(worker->WaitForEnd());
+  EXPECT_THAT(worker->Messages().back().refused().reason(), HasSubstr("shutting down"));
+  EXPECT_TRUE(worker->Messages().back().refused().rejoin());
+}
+
+TEST_F(WorkersTest, Killed_BeforeTheSeal_TheOtherDoesItsUnits) {
+  v1::SubmitRequest request = Request();
+  request.mutable_spec()->mutable_workers()->set_max(2);
+  request.mutable_spec()->mutable_workers()->set_min(2);
+  ASSERT_TRUE(Submit(request).ok());
+  FakeWorkerOptions deaf;
+  deaf.address = server_->grpc_address();
+  deaf.name = "deaf";
+  deaf.filter = [](const v1::CoordinatorMessage& message) { return !message.has_plan(); };
+  auto first = Worker("first");
+  auto second = std::make_unique<FakeWorker>(deaf);
+  ASSERT_TRUE(second->WaitFor(v1::CoordinatorMessage::kPlan));
+  second.reset();
+  const auto third = Worker("third");  // so that there are two again
+  const Watched watched = Watch("headers");
+  EXPECT_EQ(watched.statuses.back().state(), v1::JOB_STATE_SUCCEEDED) << watched.statuses.back().reason();
+  EXPECT_THAT(watched.WindowNumbers(), ElementsAre(0, 1, 2, 3));
+  EXPECT_EQ(watched.windows.back().digest(), FakeWorker::DigestAfter(4));
+}
+
+TEST_F(WorkersTest, JobFailed_FatalForTheJob_EndsItWithThatReason) {
+  ASSERT_TRUE(Submit(Request()).ok());
+  FakeWorkerOptions options;
+  options.address = server_->grpc_address();
+  FakeWorker* self = nullptr;
+  std::promise<void> ready;
+  options.filter = [&](const v1::CoordinatorMessage& message) {
+    if (!message.has_assign_job()) return true;
+    ready.get_future().wait();
+    v1::WorkerMessage failed;
+    *failed.mutable_job_failed()->mutable_key() = message.assign_job().key();
+    failed.mutable_job_failed()->set_status("FAILED_PRECONDITION");
+    failed.mutable_job_failed()->set_reason("the shard has changed");
+    failed.mutable_job_failed()->set_fatal_for_job(true);
+    self->Send(failed);
+    return false;
+  };
+  FakeWorker worker(options);
+  self = &worker;
+  ready.set_value();
+  const Watched watched = Watch("headers");
+  EXPECT_EQ(watched.statuses.back().state(), v1::JOB_STATE_FAILED);
+  EXPECT_THAT(watched.statuses.back().reason(), HasSubstr("the shard has changed"));
+}
+
+TEST_F(WorkersTest, ListWorkers_ShowsWhoIsThere) {
+  const auto worker = Worker("host-1");
+  ASSERT_TRUE(Submit(Request()).ok());
+  Watch("headers", 0, [](const Watched& watched) { return !watched.windows.empty(); });
+  const std::vector<v1::WorkerStatus> workers = Workers();
+  ASSERT_THAT(workers, SizeIs(1));
+  EXPECT_EQ(workers[0].name(), "host-1");
+  EXPECT_EQ(workers[0].process_id(), 4711);
+}
+
+TEST_F(WorkersTest, Store_GetBeforeSet_WaitsForIt) {
+  std::future<std::string> waiting = std::async(std::launch::async, [this] {
+    std::string value;
+    EXPECT_TRUE(Get("job/0/1", "rank-0", 20000, &value).ok());
+    return value;
+  });
+  ASSERT_TRUE(Set("job/0/1", "rank-0", std::string("\0address", 8)).ok());
+  EXPECT_EQ(waiting.get(), std::string("\0address", 8));
+}
+
+TEST_F(WorkersTest, Store_NobodySets_DeadlineExceeded) {
+  const grpc::Status status = Get("job/0/1", "rank-9", 1);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_THAT(status.error_message(), HasSubstr("rank-9"));
+}
+
+TEST_F(WorkersTest, Store_CommunicatorOfAnEndedJob_IsCancelled) {
+  ASSERT_TRUE(Submit(Request()).ok());
+  const auto worker = Worker();
+  EXPECT_EQ(Watch("headers").statuses.back().state(), v1::JOB_STATE_SUCCEEDED);
+  std::string communicator;
+  for (const v1::CoordinatorMessage& message : worker->Messages()) {
+    if (message.has_seal() && !message.seal().communicator().empty()) communicator = message.seal().communicator();
+  }
+  ASSERT_NE(communicator, "");
+  EXPECT_EQ(Get(communicator, "rank-0", 20000).error_code(), grpc::StatusCode::CANCELLED);
+}
+
+TEST_F(WorkersTest, GetVersion_TellsVersionAndTerm) {
+  grpc::ClientContext context;
+  v1::GetVersionResponse response;
+  ASSERT_TRUE(client_->GetVersion(&context, v1::GetVersionRequest(), &response).ok());
+  EXPECT_EQ(response.version(), kVersion);
+  EXPECT_EQ(response.term(), 1);
+}
+
+TEST_F(WorkersTest, Start_PortInUse_NamesThePort) {
+  ServerOptions options = Options();
+  options.state_directory = folder_ + "/second-state";
+  options.listen = server_->grpc_address();
+  const absl::Status status = Server::Start(options).status();
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+  const std::string port = server_->grpc_address().substr(server_->grpc_address().rfind(':') + 1);
+  EXPECT_THAT(status.message(), HasSubstr("port " + port + " is in use"));
+}
+
+TEST_F(WorkersTest, Start_StateInUse_NamesTheFolder) {
+  const absl::Status status = Server::Start(Options()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr(folder_ + "/state"));
+}
+
+}  // namespace
+}  // namespace accrue
