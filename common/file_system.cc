@@ -140,6 +140,10 @@ class PosixFileSystem : public FileSystem {
     struct stat info;
     return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
   }
+  bool IsSymbolicLink(const std::string& path) override {
+    struct stat info;
+    return ::lstat(path.c_str(), &info) == 0 && S_ISLNK(info.st_mode);
+  }
 
   absl::StatusOr<std::vector<std::string>> List(const std::string& directory) override {
     std::error_code error;

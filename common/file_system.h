@@ -47,6 +47,8 @@ class FileSystem {
   virtual absl::StatusOr<uint64_t> SizeBytes(const std::string& path) = 0;
   virtual bool Exists(const std::string& path) = 0;
   virtual bool IsDirectory(const std::string& path) = 0;
+  // False where nothing is known of links.
+  virtual bool IsSymbolicLink(const std::string& path) { return false; }
   // Names in a folder, without "." and "..", sorted by byte.
   virtual absl::StatusOr<std::vector<std::string>> List(const std::string& directory) = 0;
   virtual absl::Status CreateDirectories(const std::string& path) = 0;
