@@ -12,7 +12,7 @@ constexpr char kEndOfDocumentName[] = "<|endoftext|>";
 
 class ByteEncoder : public Encoder {
  public:
-  absl::Status Encode(absl::string_view text, std::vector<int32_t>* ids) override {
+  absl::Status EncodePart(absl::string_view text, bool /*continues*/, std::vector<int32_t>* ids) override {
     for (const char c : text) ids->push_back(static_cast<uint8_t>(c));
     return absl::OkStatus();
   }

@@ -97,7 +97,7 @@ class Gpt2Encoder : public Encoder {
   Gpt2Encoder(const Vocabulary& vocabulary, const Gpt2Pretokenizer& pretokenizer)
       : splitter_(pretokenizer), merger_(vocabulary) {}
 
-  absl::Status Encode(absl::string_view text, std::vector<int32_t>* ids) override {
+  absl::Status EncodePart(absl::string_view text, bool /*continues*/, std::vector<int32_t>* ids) override {
     if (!IsValidUtf8(text)) return EncodeValid(ReplaceInvalidUtf8(text), ids);
     return EncodeValid(text, ids);
   }

@@ -1,49 +1,42 @@
 #include "common/tokenizer/sentencepiece_model.h"
 
-#include <sentencepiece_processor.h>
-#include <sentencepiece_trainer.h>
+#include <cmath>
+#include <cstring>
+#include <utility>
 
-#include <algorithm>
-#include <unordered_map>
+#include "absl/container/flat_hash_set.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "common/status.h"
 
 namespace accrue {
-
-// What of a model's specification decides how text may be cut. Defaults are the format's.
-struct SentencePieceSpec {
-  bool well_formed = false;
-  uint64_t model_type = 1;  // 2: BPE
-  bool byte_fallback = false;
-  bool whitespace_as_suffix = false;
-  bool has_character_map = false;
-  bool add_dummy_prefix = true;
-  bool remove_extra_whitespaces = true;
-  bool escape_whitespaces = true;
-};
-
 namespace {
 
-constexpr std::string_view kSpaceSymbol = "\xE2\x96\x81";  // U+2581 stands for a space in pieces
+constexpr size_t kMaxPieces = size_t{1} << 24;
 
-// Fields of a Protocol Buffers message, one after the other. The library's header does not show its messages.
+// Wire types of Protocol Buffers.
+constexpr uint64_t kVarint = 0, kFixed64 = 1, kBytes = 2, kFixed32 = 5;
+
+// Fields of a Protocol Buffers message, one after the other.
 class WireReader {
  public:
-  explicit WireReader(std::string_view bytes) : bytes_(bytes) {}
+  explicit WireReader(absl::string_view bytes) : bytes_(bytes) {}
 
   struct Field {
     uint64_t number = 0;
-    uint64_t value = 0;       // of a varint
-    std::string_view bytes;   // of a length-delimited field
+    uint64_t value = 0;      // of a varint
+    absl::string_view bytes;  // of any other
   };
   // False at the end, and where the message is ill-formed.
   bool Next(Field* field) {
     uint64_t tag = 0, length = 0;
     if (bytes_.empty() || !Varint(&tag)) return false;
-    *field = Field{tag >> 3};
+    *field = Field{tag >> 3, 0, {}};
     switch (tag & 7) {
-      case 0: return Varint(&field->value);
-      case 1: return Take(8, &field->bytes);
-      case 2: return Varint(&length) && Take(length, &field->bytes);
-      case 5: return Take(4, &field->bytes);
+      case kVarint: return Varint(&field->value);
+      case kFixed64: return Take(8, &field->bytes);
+      case kBytes: return Varint(&length) && Take(length, &field->bytes);
+      case kFixed32: return Take(4, &field->bytes);
       default: return Fail();
     }
   }
@@ -65,148 +58,162 @@ class WireReader {
     }
     return Fail();
   }
-  bool Take(uint64_t length, std::string_view* out) {
+  bool Take(uint64_t length, absl::string_view* out) {
     if (length > bytes_.size()) return Fail();
     *out = bytes_.substr(0, length);
     bytes_.remove_prefix(length);
     return true;
   }
 
-  std::string_view bytes_;
+  absl::string_view bytes_;
   bool well_formed_ = true;
 };
 
-// Numbers of the fields are those of sentencepiece_model.proto.
-SentencePieceSpec ReadSpec(std::string_view serialized) {
-  SentencePieceSpec spec;
-  WireReader model(serialized);
-  WireReader::Field part, field;
-  bool well_formed = true;
-  while (model.Next(&part)) {
-    if (part.number != 2 && part.number != 3) continue;
-    WireReader reader(part.bytes);
-    while (reader.Next(&field)) {
-      if (part.number == 2 && field.number == 3) spec.model_type = field.value;
-      if (part.number == 2 && field.number == 24) spec.whitespace_as_suffix = field.value != 0;
-      if (part.number == 2 && field.number == 35) spec.byte_fallback = field.value != 0;
-      if (part.number == 3 && field.number == 2) spec.has_character_map = !field.bytes.empty();
-      if (part.number == 3 && field.number == 3) spec.add_dummy_prefix = field.value != 0;
-      if (part.number == 3 && field.number == 4) spec.remove_extra_whitespaces = field.value != 0;
-      if (part.number == 3 && field.number == 5) spec.escape_whitespaces = field.value != 0;
-    }
-    well_formed = well_formed && reader.well_formed();
-  }
-  spec.well_formed = well_formed && model.well_formed();
-  return spec;
-}
-
-// A piece within which no cut can fall: spaces only at its beginning, no line feed.
-bool StaysWithinAWord(std::string_view piece) {
-  if (piece.find('\n') != std::string_view::npos || piece.find(' ') != std::string_view::npos) return false;
-  while (piece.substr(0, kSpaceSymbol.size()) == kSpaceSymbol) piece.remove_prefix(kSpaceSymbol.size());
-  return piece.find(kSpaceSymbol) == std::string_view::npos;
-}
-
-class LineIterator : public sentencepiece::SentenceIterator {
+class WireWriter {
  public:
-  explicit LineIterator(const std::function<bool(std::string*)>& next_line) : next_line_(next_line) { Next(); }
-  bool done() const override { return done_; }
-  void Next() override { done_ = done_ || !next_line_(&line_); }
-  const std::string& value() const override { return line_; }
-  sentencepiece::util::Status status() const override { return {}; }
+  void Varint(uint64_t number, uint64_t value) {
+    Raw(number << 3 | kVarint);
+    Raw(value);
+  }
+  void Bytes(uint64_t number, absl::string_view value) {
+    Raw(number << 3 | kBytes);
+    Raw(value.size());
+    absl::StrAppend(&bytes_, value);
+  }
+  void Float(uint64_t number, float value) {
+    Raw(number << 3 | kFixed32);
+    bytes_.append(reinterpret_cast<const char*>(&value), sizeof(value));
+  }
+  const std::string& bytes() const { return bytes_; }
 
  private:
-  const std::function<bool(std::string*)>& next_line_;
-  std::string line_;
-  bool done_ = false;
+  void Raw(uint64_t value) {
+    for (; value >= 0x80; value >>= 7) bytes_.push_back(static_cast<char>(value | 0x80));
+    bytes_.push_back(static_cast<char>(value));
+  }
+  std::string bytes_;
 };
+
+// Numbers of the fields are those of sentencepiece_model.proto; what is not listed does not change encoding.
+bool ReadPiece(absl::string_view bytes, SentencePieceModel::Piece* piece) {
+  WireReader reader(bytes);
+  WireReader::Field field;
+  while (reader.Next(&field)) {
+    if (field.number == 1) piece->text = std::string(field.bytes);
+    if (field.number == 2) {
+      if (field.bytes.size() != sizeof(float)) return false;
+      std::memcpy(&piece->score, field.bytes.data(), sizeof(float));
+    }
+    if (field.number == 3) {
+      if (field.value < 1 || field.value > 6) return false;
+      piece->type = static_cast<SentencePieceModel::Type>(field.value);
+    }
+  }
+  return reader.well_formed() && std::isfinite(piece->score);
+}
+
+bool ReadTrainerSpec(absl::string_view bytes, SentencePieceModel* model, uint64_t* algorithm) {
+  WireReader reader(bytes);
+  WireReader::Field field;
+  while (reader.Next(&field)) {
+    if (field.number == 3) *algorithm = field.value;
+    if (field.number == 24) model->whitespace_as_suffix = field.value != 0;
+    if (field.number == 35) model->byte_fallback = field.value != 0;
+    if (field.number == 44) model->unknown_surface = std::string(field.bytes);
+    if (field.number == 47) model->end_of_sentence = std::string(field.bytes);
+  }
+  return reader.well_formed();
+}
+
+bool ReadNormalizerSpec(absl::string_view bytes, SentencePieceModel* model) {
+  WireReader reader(bytes);
+  WireReader::Field field;
+  while (reader.Next(&field)) {
+    if (field.number == 1) model->normalizer = std::string(field.bytes);
+    if (field.number == 2) model->character_map = std::string(field.bytes);
+    if (field.number == 3) model->add_dummy_prefix = field.value != 0;
+    if (field.number == 4) model->remove_extra_whitespaces = field.value != 0;
+    if (field.number == 5) model->escape_whitespaces = field.value != 0;
+  }
+  return reader.well_formed();
+}
+
+// What the encoder relies on.
+std::string Contradiction(const SentencePieceModel& model) {
+  absl::flat_hash_set<std::string> byte_names;
+  for (int byte = 0; byte < 256; ++byte) byte_names.insert(BytePieceName(static_cast<uint8_t>(byte)));
+  absl::flat_hash_set<absl::string_view> texts;
+  size_t unknown = 0, bytes = 0;
+  for (const SentencePieceModel::Piece& piece : model.pieces) {
+    if (piece.text.empty()) return "a piece is empty";
+    if (!texts.insert(piece.text).second) return absl::StrCat("the piece \"", piece.text, "\" is there twice");
+    unknown += piece.type == SentencePieceModel::Type::kUnknown ? 1 : 0;
+    if (piece.type != SentencePieceModel::Type::kByte) continue;
+    if (!byte_names.contains(piece.text)) return absl::StrCat("the piece \"", piece.text, "\" stands for no byte");
+    ++bytes;
+  }
+  if (unknown != 1) return absl::StrCat("expected one piece for the unknown, found ", unknown);
+  // Names differ, so that 256 of them are all.
+  if (model.byte_fallback && bytes != 256) return absl::StrCat("expected a piece for each of 256 bytes, found ", bytes);
+  return "";
+}
 
 }  // namespace
 
-struct SentencePieceModel::Library {
-  sentencepiece::SentencePieceProcessor processor;
-};
+std::string BytePieceName(uint8_t byte) { return absl::StrFormat("<0x%02X>", byte); }
 
-SentencePieceModel::SentencePieceModel() : library_(std::make_unique<Library>()) {}
-SentencePieceModel::~SentencePieceModel() = default;
-
-std::unique_ptr<SentencePieceModel> SentencePieceModel::Load(const std::string& serialized, std::string* error) {
-  const SentencePieceSpec spec = ReadSpec(serialized);
-  if (!spec.well_formed || serialized.empty()) {
-    *error = "expected a SentencePiece model, found other bytes";
-    return nullptr;
+absl::StatusOr<SentencePieceModel> SentencePieceModel::Parse(absl::string_view bytes, const std::string& place) {
+  SentencePieceModel model;
+  WireReader reader(bytes);
+  WireReader::Field field;
+  uint64_t algorithm = 1;
+  bool well_formed = true;
+  while (well_formed && reader.Next(&field)) {
+    if (field.number == 1) {
+      well_formed = model.pieces.size() < kMaxPieces && ReadPiece(field.bytes, &model.pieces.emplace_back());
+    }
+    if (field.number == 2) well_formed = ReadTrainerSpec(field.bytes, &model, &algorithm);
+    if (field.number == 3) well_formed = ReadNormalizerSpec(field.bytes, &model);
   }
-  std::unique_ptr<SentencePieceModel> model(new SentencePieceModel);
-  const auto status = model->library_->processor.LoadFromSerializedProto(serialized);
-  if (!status.ok()) {
-    *error = status.ToString();
-    return nullptr;
+  if (!well_formed || !reader.well_formed() || model.pieces.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(place, ": expected a SentencePiece model, found other bytes"));
   }
-  model->adds_dummy_prefix_ = spec.add_dummy_prefix;
-  model->words_are_independent_ = model->ComputeWordsAreIndependent(spec);
+  if (algorithm != 1 && algorithm != 2) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(place, ": expected a unigram (1) or BPE (2) model, found model type ", algorithm));
+  }
+  model.algorithm = static_cast<Algorithm>(algorithm);
+  if (const std::string contradiction = Contradiction(model); !contradiction.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(place, ": ", contradiction));
+  }
   return model;
 }
 
-bool SentencePieceModel::ComputeWordsAreIndependent(const SentencePieceSpec& spec) const {
-  if (spec.model_type != 2 || !spec.byte_fallback || spec.whitespace_as_suffix || spec.has_character_map ||
-      spec.add_dummy_prefix || spec.remove_extra_whitespaces || !spec.escape_whitespaces) {
-    return false;
+std::string SentencePieceModel::Serialize() const {
+  WireWriter model;
+  for (const Piece& piece : pieces) {
+    WireWriter writer;
+    writer.Bytes(1, piece.text);
+    writer.Float(2, piece.score);
+    if (piece.type != Type::kNormal) writer.Varint(3, static_cast<uint64_t>(piece.type));
+    model.Bytes(1, writer.bytes());
   }
-  const auto& processor = library_->processor;
-  for (int id = 0; id < processor.GetPieceSize(); ++id) {
-    if (processor.IsControl(id) || processor.IsUnknown(id) || processor.IsByte(id)) continue;
-    if (!StaysWithinAWord(processor.IdToPiece(id))) return false;
-  }
-  return true;
-}
-
-bool SentencePieceModel::Train(const std::function<bool(std::string* line)>& next_line, int64_t vocabulary,
-                               std::string* serialized, std::string* error) {
-  LineIterator lines(next_line);
-  if (lines.done()) {
-    *error = "there is no text to train on";
-    return false;
-  }
-  // Nothing is normalised, so that code keeps its spaces; what is rare is spelled in bytes.
-  const std::unordered_map<std::string, std::string> options = {
-      {"model_type", "bpe"},
-      {"vocab_size", std::to_string(vocabulary)},
-      {"hard_vocab_limit", "false"},
-      {"normalization_rule_name", "identity"},
-      {"add_dummy_prefix", "false"},
-      {"remove_extra_whitespaces", "false"},
-      {"allow_whitespace_only_pieces", "true"},
-      {"split_digits", "true"},
-      {"byte_fallback", "true"},
-      {"max_sentence_length", "65536"},
-      {"num_threads", "1"},
-      {"minloglevel", "3"},
-  };
-  const auto status = sentencepiece::SentencePieceTrainer::Train(options, &lines, serialized);
-  if (status.ok()) return true;
-  *error = status.ToString();
-  return false;
-}
-
-int SentencePieceModel::size() const { return library_->processor.GetPieceSize(); }
-int SentencePieceModel::end_of_sentence() const { return library_->processor.eos_id(); }
-
-bool SentencePieceModel::Encode(std::string_view text, std::vector<int32_t>* ids, std::string* error) const {
-  std::vector<int> encoded;
-  const auto status = library_->processor.Encode(text, &encoded);
-  if (!status.ok()) {
-    *error = status.ToString();
-    return false;
-  }
-  ids->insert(ids->end(), encoded.begin(), encoded.end());
-  return true;
-}
-
-std::string SentencePieceModel::Decode(const std::vector<int>& ids) const {
-  std::string text;
-  // Fails for ids out of range only, which the caller has promised not to give.
-  if (!library_->processor.Decode(ids, &text).ok()) return "";
-  return text;
+  WireWriter trainer;
+  trainer.Varint(3, static_cast<uint64_t>(algorithm));
+  trainer.Varint(4, pieces.size());
+  trainer.Varint(24, whitespace_as_suffix ? 1 : 0);
+  trainer.Varint(35, byte_fallback ? 1 : 0);
+  trainer.Bytes(44, unknown_surface);
+  trainer.Bytes(47, end_of_sentence);
+  model.Bytes(2, trainer.bytes());
+  WireWriter normalizer_spec;
+  normalizer_spec.Bytes(1, normalizer);
+  normalizer_spec.Bytes(2, character_map);
+  normalizer_spec.Varint(3, add_dummy_prefix ? 1 : 0);
+  normalizer_spec.Varint(4, remove_extra_whitespaces ? 1 : 0);
+  normalizer_spec.Varint(5, escape_whitespaces ? 1 : 0);
+  model.Bytes(3, normalizer_spec.bytes());
+  return model.bytes();
 }
 
 }  // namespace accrue

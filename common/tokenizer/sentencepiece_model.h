@@ -1,46 +1,49 @@
-// libsentencepiece behind a header of its own: its headers define absl::string_view as std::string_view, which
-// Abseil's contradict, so no file includes both.
+// SentencePiece's model file (sentencepiece_model.proto), read and written without its library: that library carries
+// a Protocol Buffers runtime of its own, which cannot share a process with the one that gRPC uses.
 //
-// SentencePieceModel is immutable after Load; thread-safe.
+// A value; what a file may hold is checked, as files are hostile input.
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace accrue {
 
-class SentencePieceModel {
- public:
-  // Null, and the reason in *error, when the bytes are no model.
-  static std::unique_ptr<SentencePieceModel> Load(const std::string& serialized, std::string* error);
-  // See TrainSentencePiece. False, and the reason in *error, when it fails.
-  static bool Train(const std::function<bool(std::string* line)>& next_line, int64_t vocabulary, std::string* serialized,
-                    std::string* error);
-  ~SentencePieceModel();
+// U+2581 stands for a space in pieces.
+inline constexpr absl::string_view kSpaceSymbol = "\xE2\x96\x81";
 
-  int size() const;
-  int end_of_sentence() const;  // -1: none
-  // Whether text may be cut before a run of spaces and around a line feed, and each part encoded alone, with the same
-  // ids: a BPE model with byte fallback that changes nothing in the text, and no piece of which goes over such a cut.
-  bool words_are_independent() const { return words_are_independent_; }
-  bool adds_dummy_prefix() const { return adds_dummy_prefix_; }
+struct SentencePieceModel {
+  enum class Type { kNormal = 1, kUnknown = 2, kControl = 3, kUserDefined = 4, kUnused = 5, kByte = 6 };
+  struct Piece {
+    std::string text;
+    float score = 0;  // finite
+    Type type = Type::kNormal;
+  };
+  enum class Algorithm { kUnigram = 1, kBpe = 2 };
 
-  // Appends. False, and the reason in *error, when the library fails.
-  bool Encode(std::string_view text, std::vector<int32_t>* ids, std::string* error) const;
-  std::string Decode(const std::vector<int>& ids) const;
+  std::vector<Piece> pieces;  // by id; exactly one is kUnknown
+  Algorithm algorithm = Algorithm::kUnigram;
+  bool byte_fallback = false;  // then every byte has a piece
+  bool whitespace_as_suffix = false;
+  std::string unknown_surface = " \xE2\x81\x87 ";
+  std::string end_of_sentence = "</s>";
+  // How text is normalised first:
+  std::string normalizer = "identity";
+  std::string character_map;  // compiled replacements, see sentencepiece_normalizer.h; empty: none
+  bool add_dummy_prefix = true;
+  bool remove_extra_whitespaces = true;
+  bool escape_whitespaces = true;
 
- private:
-  struct Library;
-  SentencePieceModel();
-  bool ComputeWordsAreIndependent(const struct SentencePieceSpec& spec) const;
-
-  std::unique_ptr<Library> library_;
-  bool words_are_independent_ = false;
-  bool adds_dummy_prefix_ = true;
+  // INVALID_ARGUMENT for what is no model, contradicts itself, or uses another algorithm.
+  static absl::StatusOr<SentencePieceModel> Parse(absl::string_view bytes, const std::string& place);
+  std::string Serialize() const;
 };
+
+// The piece of a byte: "<0x0A>".
+std::string BytePieceName(uint8_t byte);
 
 }  // namespace accrue

@@ -29,7 +29,10 @@ class Encoder {
   virtual ~Encoder() = default;
   // Appends the ids of text. Bytes that are not UTF-8 become U+FFFD, except for the kind bytes. The same ids whatever
   // was encoded before. INTERNAL when a library fails.
-  virtual absl::Status Encode(absl::string_view text, std::vector<int32_t>* ids) = 0;
+  absl::Status Encode(absl::string_view text, std::vector<int32_t>* ids) { return EncodePart(text, false, ids); }
+  // The same for a text that comes in parts: `continues` is set for every part but the first. Parts that are cut
+  // before a line feed that follows a printable ASCII character have the ids of the whole.
+  virtual absl::Status EncodePart(absl::string_view text, bool continues, std::vector<int32_t>* ids) = 0;
 };
 
 class Tokenizer {
