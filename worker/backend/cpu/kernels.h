@@ -12,6 +12,23 @@ namespace accrue::cpu {
 // "avx512", "avx2", "sse4" or "portable": what the kernels below use here.
 const char* KernelInstructionSet();
 
+// c[m, n] = a[m, k] b[k, n] in binary32, all row-major, plus c where accumulate is set, else plus bias[n] if given.
+struct GemmTileArgs {
+  int64_t m = 0, n = 0, k = 0;
+  const float* a = nullptr;
+  int64_t a_row = 0;
+  const float* b = nullptr;
+  int64_t b_row = 0;
+  float* c = nullptr;
+  int64_t c_row = 0;
+  const float* bias = nullptr;
+  bool accumulate = false;
+};
+constexpr int64_t kGemmDepth = 256;  // docs/numerics.md, section 4: products
+void GemmTile(const GemmTileArgs& args, float* scratch);
+// Floats, for the widest vectors.
+constexpr int64_t GemmTileScratch(int64_t rows) { return (kGemmDepth + rows) * 64; }
+
 // A rectangle of a row-major matrix with row stride `stride`.
 struct Rectangle {
   int64_t first_row = 0, rows = 0, first_column = 0, columns = 0, stride = 0;

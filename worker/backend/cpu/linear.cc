@@ -37,6 +37,12 @@ const void* At(const Tensor& tensor, int64_t element) {
 // these are far apart they fall on the same lines of the cache, and copying them first is cheaper.
 bool CopiesLeft(const GemmShape& shape) { return shape.a_column != 1 && shape.m > shape.n; }
 
+// Where both matrices lie as they are multiplied, the own kernel is the faster: docs/performance.md.
+bool UsesOwnKernel(const GemmShape& shape) {
+  return shape.input == DType::kF32 && shape.output == DType::kF32 && shape.a_column == 1 && shape.b_column == 1 &&
+         !(shape.bias && shape.accumulate);
+}
+
 }  // namespace
 
 Tiling ChooseTiling(const GemmShape& shape) {
@@ -79,6 +85,11 @@ const Linear::Plan& Linear::PlanFor(const GemmShape& shape) {
   }
   Plan plan{.tiling = ChooseTiling(shape)};
   const Tiling& tiling = plan.tiling;
+  if (UsesOwnKernel(shape)) {
+    plan.own_kernel = true;
+    scratch_.Reserve(GemmTileScratch(tiling.tile_rows) * sizeof(float));
+    return plans_.emplace(shape, plan).first->second;
+  }
   GemmShape tile = shape;
   if (CopiesLeft(shape)) {
     plan.copied_a_stride = tile.a_column = tiling.tile_rows + kCopyPadding;
@@ -108,6 +119,21 @@ Rectangle Linear::RunTile(const Product& product, const Plan& plan, int64_t task
                         .columns = std::min(tiling.tile_columns, tiling.columns - column),
                         .stride = tiling.columns};
   char* scratch = static_cast<char*>(scratch_.OfThisThread());
+  if (plan.own_kernel) {
+    GemmTile({.m = where.rows,
+              .n = where.columns,
+              .k = shape.k,
+              .a = product.a.f32() + row * shape.a_row,
+              .a_row = shape.a_row,
+              .b = product.b.f32() + column,
+              .b_row = shape.b_row,
+              .c = product.c.f32() + row * shape.c_row + column,
+              .c_row = shape.c_row,
+              .bias = shape.bias ? product.bias.f32() + column : nullptr,
+              .accumulate = shape.accumulate},
+             reinterpret_cast<float*>(scratch));
+    return where;
+  }
   const void* a = At(product.a, row * shape.a_row);
   if (plan.copied_a_stride != 0) {
     const int64_t size = SizeOf(shape.input);

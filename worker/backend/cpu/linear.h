@@ -40,6 +40,7 @@ class Linear {
   // How a whole product is computed.
   struct Plan {
     Tiling tiling;
+    bool own_kernel = false;  // GemmTile; else the library:
     // Of the tiles: [last row of tiles][last column of tiles]; null where there is no such tile.
     const GemmPlan* tiles[2][2] = {};
     // Where a's columns lie far apart, a tile's part of it is first copied to scratch, with this distance.
