@@ -42,6 +42,11 @@ void Harness::Take(const Effect& effect) {
   const auto* send = std::get_if<Send>(&effect);
   if (send == nullptr) return;
   last_[{send->to.value(), send->message.index()}] = send->message;
+  if (const auto* seal = std::get_if<Seal>(&send->message); seal != nullptr && seal->checkpoint) {
+    orders_[send->to.value()] = {seal->key, *seal->checkpoint};
+  }
+  if (const auto* now = std::get_if<CheckpointNow>(&send->message))
+    orders_[send->to.value()] = {now->key, now->order};
   if (const auto* plan = std::get_if<Plan>(&send->message)) {
     Share& share = shares_[{send->to.value(), plan->key.window.value()}];
     if (plan->key.attempt != share.key.attempt) share = Share();
@@ -155,13 +160,39 @@ void Harness::RunWindow(const std::vector<Incarnation>& workers, int64_t window)
   for (Incarnation worker : workers) Step(worker, window, DigestOf(window));
 }
 
-void Harness::Fail(Incarnation worker, int64_t window, std::vector<Incarnation> unreachable) {
+void Harness::Fail(Incarnation worker, std::vector<Incarnation> unreachable) {
   ReduceFailed failed;
   failed.from = worker;
   failed.key = Last<Seal>(worker).key;
   failed.reason = "peer closed the connection";
   failed.unreachable = std::move(unreachable);
   Apply(failed);
+}
+
+void Harness::Synced(Incarnation worker, const std::string& digest) {
+  Apply(StateSynced{worker, Last<StateSync>(worker).key, digest});
+}
+
+void Harness::Evaluate(Incarnation worker) {
+  const auto& plan = Last<Plan>(worker);
+  EvaluationReported reported{worker, plan.key, {}};
+  for (const UnitRange& range : plan.evaluation_units) {
+    for (int64_t unit = range.first; unit < range.first + range.count; ++unit) {
+      reported.reports.push_back({unit, 2.0 * static_cast<double>(unit + 1), unit + 1});
+    }
+  }
+  Apply(reported);
+}
+
+void Harness::WriteShard(Incarnation worker, const std::string& error) {
+  const auto& [key, order] = orders_.at(worker.value());
+  CheckpointShardWritten written{worker, key, order.window, {}, error};
+  if (error.empty()) written.files = {{"shard-" + std::to_string(order.shard), 1, "hash"}};
+  Apply(written);
+}
+
+void Harness::VerifyCheckpoint(int64_t window, const std::string& error) {
+  Apply(CheckpointFinished{"job", Window(window), error, "checkpoints/" + std::to_string(window)});
 }
 
 }  // namespace accrue::core

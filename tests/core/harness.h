@@ -64,7 +64,15 @@ class Harness {
   void Step(Incarnation worker, int64_t window, const std::string& digest, double norm = 1.5);
   // Every member computes and steps.
   void RunWindow(const std::vector<Incarnation>& workers, int64_t window);
-  void Fail(Incarnation worker, int64_t window, std::vector<Incarnation> unreachable = {});
+  void Fail(Incarnation worker, std::vector<Incarnation> unreachable = {});
+  void Synced(Incarnation worker, const std::string& digest);
+  void Gone(Incarnation worker) { Apply(WorkerGone{worker, "killed"}); }
+  void Leave(Incarnation worker) { Apply(WorkerLeaving{worker, "SIGTERM"}); }
+  // Answers the worker's last Plan's evaluation units: loss 2 a token, unit + 1 tokens.
+  void Evaluate(Incarnation worker);
+  // Answers the newest order, of a Seal or a CheckpointNow.
+  void WriteShard(Incarnation worker, const std::string& error = "");
+  void VerifyCheckpoint(int64_t window, const std::string& error = "");
 
   // The digest that RunWindow reports.
   static std::string DigestOf(int64_t window) { return "digest-" + std::to_string(window); }
@@ -97,6 +105,7 @@ class Harness {
   int64_t now_ns_ = 1'000'000'000;
   std::vector<Effect> effects_;
   std::map<std::pair<int64_t, size_t>, WorkerMessage> last_;
+  std::map<int64_t, std::pair<Key, CheckpointOrder>> orders_;
   std::map<std::pair<int64_t, int64_t>, Share> shares_;  // by (incarnation, window)
 };
 
