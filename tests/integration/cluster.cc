@@ -17,6 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/clock.h"
 #include "common/data/shard.h"
 #include "common/philox.h"
 #include "common/spec/job_spec.h"
@@ -53,7 +54,9 @@ void WaitForFile(int watch, const std::string& path, Process& process) {
 }
 
 std::chrono::system_clock::time_point LongFromNow() {
-  return std::chrono::system_clock::now() + std::chrono::minutes(2);  // an RPC's deadline is wall time
+  const std::chrono::nanoseconds now(Clock::Real().WallNowUnixNs());
+  return std::chrono::system_clock::time_point(
+      std::chrono::duration_cast<std::chrono::system_clock::duration>(now + std::chrono::minutes(2)));
 }
 
 }  // namespace

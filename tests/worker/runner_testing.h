@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -29,13 +30,14 @@ inline constexpr char kJobId[] = "tiny-1";
 // Loss of a unit: half the squared distance of all parameters from a point that (window, unit) names.
 class QuadraticEngine : public Engine {
  public:
-  QuadraticEngine() : layout_(*ParameterLayout::Build({{"a", {40}}, {"b.weight", {200, 100}}, {"c", {4, 5}}})) {}
+  explicit QuadraticEngine(const std::vector<TensorShape>& shapes) : layout_(*ParameterLayout::Build(shapes)) {}
 
   // A multiplier of the gradient in one window, to provoke replays; NaN provokes a skip.
   int64_t odd_window = -1;
   int64_t odd_unit = -1;
   float odd_factor = 1;
   absl::Status fails;  // not OK: what ComputeUnit returns
+  std::function<void(int64_t unit)> before_unit;
 
   const ParameterLayout& layout() const override { return layout_; }
   void BindParameters(const float* parameters) override { parameters_ = parameters; }
@@ -48,6 +50,7 @@ class QuadraticEngine : public Engine {
   }
   absl::StatusOr<UnitLoss> ComputeUnit(const UnitInput& input, GradientSink& sink) override {
     if (!fails.ok()) return fails;
+    if (before_unit) before_unit(input.unit);
     const float factor = input.window == odd_window && (odd_unit < 0 || input.unit == odd_unit) ? odd_factor : 1.0f;
     UnitLoss loss{0, TokensOf(input.unit)};
     for (int t = static_cast<int>(layout_.tensors().size()) - 1; t >= 0; --t) {
@@ -74,8 +77,8 @@ class QuadraticEngine : public Engine {
 
  private:
   static float Draw(uint64_t seed, int64_t counter, int64_t place) {
-    const PhiloxBlock block = Philox4x32({static_cast<uint32_t>(place), static_cast<uint32_t>(counter), 0, 0}, seed);
-    return static_cast<float>(block[0]) * 0x1p-32f - 0.5f;
+    const uint64_t bits = SplitMix64(seed * 1'000'003 + static_cast<uint64_t>(counter) * 8'000'009 + static_cast<uint64_t>(place));
+    return static_cast<float>(bits >> 40) * 0x1p-24f - 0.5f;
   }
   template <typename Body>
   void ForEach(Body body) const {
@@ -164,11 +167,14 @@ class FakeCheckpoints : public CheckpointSink {
   std::vector<std::string> directories_ ABSL_GUARDED_BY(mutex_);
 };
 
+inline std::vector<TensorShape> SmallShapes() { return {{"a", {40}}, {"b.weight", {200, 100}}, {"c", {4, 5}}}; }
+
 inline std::unique_ptr<Job> MakeJob(bool holds_state, AccumulationMode mode = AccumulationMode::kExact,
-                                    OptimizerKind optimizer = OptimizerKind::kAdamW) {
+                                    OptimizerKind optimizer = OptimizerKind::kAdamW,
+                                    const std::vector<TensorShape>& shapes = SmallShapes()) {
   auto job = std::make_unique<Job>();
   job->backend = std::make_unique<HostBackend>();
-  job->engine = std::make_unique<QuadraticEngine>();
+  job->engine = std::make_unique<QuadraticEngine>(shapes);
   const ParameterLayout& layout = job->engine->layout();
   job->state = *TrainingState::Create({.kind = optimizer}, mode, layout, *job->backend);
   job->accumulator = *Accumulator::Create(mode, layout, *job->backend);
@@ -190,7 +196,8 @@ class Member {
     guard.Observe(Assignment());
     guard.BeginJob();
     thread_ = std::thread([this, &collectives] {
-      const RunnerContext context{link, inbox, guard, collectives, checkpoints, Clock::Real()};
+      // Longer than FakeLink waits: what only a deadline ends fails the test.
+      const RunnerContext context{link, inbox, guard, collectives, checkpoints, Clock::Real(), 300'000};
       end = WindowRunner(context, Assignment().assign_job(), *this->job).Run();
     });
     const v1::WorkerMessage message = link.Take();

@@ -9,6 +9,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/synchronization/notification.h"
 #include "tests/worker/runner_testing.h"
 #include "worker/collective/gloo_collective.h"
 #include "worker/collective/testing/memory_rendezvous.h"
@@ -110,6 +111,19 @@ TEST_F(WindowRunnerTest, Windows_OneTwoAndThreeMembers_EqualDigests) {
   }
 }
 
+TEST_F(WindowRunnerTest, Windows_SeveralBuckets_EqualDigests) {
+  const std::vector<TensorShape> shapes = {{"a", {3000}}, {"b.weight", {2100, 2000}}, {"c.weight", {50, 1000}}};
+  std::string alone;
+  {
+    Member member(1, *collectives_, MakeJob(true, AccumulationMode::kExact, OptimizerKind::kSgd, shapes));
+    EXPECT_EQ(member.loaded.buckets(), 2);
+    alone = RunWindow({&member}, 0, {{0, 6}}, "solo", Probe(member));
+  }
+  Member first(2, *collectives_, MakeJob(true, AccumulationMode::kExact, OptimizerKind::kSgd, shapes));
+  Member second(3, *collectives_, MakeJob(true, AccumulationMode::kExact, OptimizerKind::kSgd, shapes));
+  EXPECT_EQ(RunWindow({&first, &second}, 0, {{1, 5}, {0, 1}}, "pair", Probe(first)), alone);
+}
+
 TEST_F(WindowRunnerTest, Fast_TwoMembers_EqualDigests) {
   auto first = Add(1, true, AccumulationMode::kFast), second = Add(2, true, AccumulationMode::kFast);
   std::vector<v1::UnitReport> reports;
@@ -176,10 +190,28 @@ TEST_F(WindowRunnerTest, Seal_BeforeCommit_WaitsForIt) {
   std::vector<v1::UnitReport> reports, next_reports;
   member->TakeComputed(&reports);
   TellSeal(*member, SealOf(reports, {1}, "c"), 0);
+  const std::string digest = member->TakeStepped().digest();
+  member->TakeComputed(&next_reports);
+  TellSeal(*member, SealOf(next_reports, {1}, "c"), 1);
+  v1::CoordinatorMessage order;  // taken in its turn: shows the state as it is while the seal waits
+  *order.mutable_checkpoint_now()->mutable_key() = member->Key(1);
+  member->Tell(order);
+  member->Commit(0, digest);
+  EXPECT_EQ(member->TakeStepped().key().window(), 1);
+  EXPECT_EQ(member->checkpoints.windows(), std::vector<int64_t>{1});
+}
+
+TEST_F(WindowRunnerTest, Abort_SealWaitsForCommit_ReduceFailed) {
+  auto member = Add(1);
+  member->Plan(0, {{0, 6}}, Probe(*member));
+  member->Plan(1, {{0, 6}});
+  std::vector<v1::UnitReport> reports, next_reports;
+  member->TakeComputed(&reports);
+  TellSeal(*member, SealOf(reports, {1}, "c"), 0);
   member->TakeStepped();
   member->TakeComputed(&next_reports);
   TellSeal(*member, SealOf(next_reports, {1}, "c"), 1);
-  v1::CoordinatorMessage abort;  // answered at once if the seal still waits
+  v1::CoordinatorMessage abort;
   *abort.mutable_abort()->mutable_key() = member->Key(1);
   member->Tell(abort);
   EXPECT_EQ(member->TakeReduceFailed().key().window(), 1);
@@ -239,6 +271,26 @@ TEST_F(WindowRunnerTest, Plan_HigherAttemptWithoutReplay_StartsOver) {
   reports.clear();
   const v1::WindowComputed computed = member->TakeComputed(&reports);
   EXPECT_EQ(reports.size(), 3u);
+  EXPECT_EQ(computed.buckets(0).units(0).count(), 3);
+}
+
+TEST_F(WindowRunnerTest, Plan_HigherAttemptAmidUnits_ForgetsThoseNotBegun) {
+  auto member = Add(1);
+  const std::vector<int> exponents = Probe(*member);
+  absl::Notification begun, go_on;
+  member->engine().before_unit = [&](int64_t unit) {
+    if (unit != 5) return;
+    begun.Notify();
+    go_on.WaitForNotification();
+  };
+  member->Plan(0, {{5, 1}, {0, 5}}, exponents);
+  begun.WaitForNotification();
+  member->Plan(0, {{0, 3}}, exponents, 1);
+  go_on.Notify();
+  std::vector<v1::UnitReport> reports;
+  const v1::WindowComputed computed = member->TakeComputed(&reports);
+  EXPECT_EQ(computed.key().attempt(), 1);
+  ASSERT_EQ(computed.buckets(0).units_size(), 1);
   EXPECT_EQ(computed.buckets(0).units(0).count(), 3);
 }
 
@@ -476,9 +528,12 @@ TEST_F(WindowRunnerTest, Message_StaleOrForeign_Refused) {
     if (field == 4) key.set_job_id("other-1");
     member->Tell(plan);
   }
-  member->Release();
-  EXPECT_EQ(member->link.waiting(), 0u);  // no unit was computed
-  EXPECT_EQ(member->end.kind, RunEnd::Kind::kReleased);
+  member->Plan(1, {{2, 4}});
+  std::vector<v1::UnitReport> reports;
+  const v1::WindowComputed computed = member->TakeComputed(&reports);
+  EXPECT_EQ(reports.size(), 4u);
+  ASSERT_EQ(computed.buckets(0).units_size(), 1);
+  EXPECT_EQ(computed.buckets(0).units(0).first(), 2);
 }
 
 TEST_F(WindowRunnerTest, ComputeUnit_Fails_JobFailedWithReason) {
