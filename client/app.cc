@@ -90,6 +90,7 @@ int RunClient(int argc, const char* const* argv, CommandContext& context) {
   RegisterSpecCommands(app, context);
   RegisterWatchCommands(app, context);
   RegisterJobCommands(app, context);
+  RegisterModelCommands(app, context);
 #ifdef ACCRUE_DATA_COMMANDS
   RegisterDataCommands(app, context);
 #endif

@@ -7,10 +7,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/checkpoint_source.h"
 #include "client/commands.h"
 #include "client/format.h"
 #include "client/job_client.h"
 #include "common/spec/job_spec.h"
+#include "common/status.h"
 
 namespace accrue {
 namespace {
@@ -113,8 +115,29 @@ void Describe(CommandContext& context, const std::string& job) {
   *context.out << "\nspec          " << CanonicalJson(response->job().spec()) << "\n";
 }
 
+// Of a run's folder, without a coordinator. A checkpoint has a manifest only once its files were verified.
+absl::StatusOr<v1::ListCheckpointsResponse> LocalCheckpoints(CommandContext& context,
+                                                             const std::string& folder) {
+  ACCRUE_ASSIGN_OR_RETURN(const std::vector<CheckpointEntry> entries, FindCheckpoints(context, folder));
+  v1::ListCheckpointsResponse response;
+  for (const CheckpointEntry& entry : entries) {
+    v1::CheckpointInfo& info = *response.add_checkpoints();
+    info.set_window(entry.window);
+    info.set_directory(entry.directory);
+    const absl::StatusOr<CheckpointManifest> manifest = ReadManifest(*context.file_system, entry.directory);
+    if (!manifest.ok()) continue;  // listed, as not verified
+    info.set_verified(true);
+    info.set_digest(manifest->digest);
+    for (const CheckpointFileInfo& file : manifest->files)
+      info.set_size_bytes(info.size_bytes() + file.size_bytes);
+  }
+  return response;
+}
+
 void CheckpointList(CommandContext& context, const std::string& job) {
-  const absl::StatusOr<v1::ListCheckpointsResponse> response = context.Connect()->ListCheckpoints(job);
+  const absl::StatusOr<v1::ListCheckpointsResponse> response = context.file_system->IsDirectory(job)
+                                                                   ? LocalCheckpoints(context, job)
+                                                                   : context.Connect()->ListCheckpoints(job);
   if (!response.ok()) return context.Fail(response.status());
   if (context.json()) return PrintJson(context, *response);
   if (response->checkpoints().empty()) {
@@ -168,9 +191,11 @@ void RegisterJobCommands(CLI::App& app, CommandContext& context) {
 
   CLI::App* const checkpoint = AddCommand(app, "checkpoint", "Look at a job's checkpoints.", "");
   checkpoint->require_subcommand(1);
-  AddJobCommand(*checkpoint, "list", "List a job's checkpoints: window, size, digest, folder.",
-                "accrue checkpoint list headers", job)
-      ->callback([&context, job] { CheckpointList(context, *job); });
+  CLI::App* const checkpoint_list =
+      AddCommand(*checkpoint, "list", "List a job's checkpoints: window, size, digest, folder.",
+                 "accrue checkpoint list headers\naccrue checkpoint list runs/headers");
+  checkpoint_list->add_option("JOB", *job, "A job, or a run's output folder")->required();
+  checkpoint_list->callback([&context, job] { CheckpointList(context, *job); });
 
   CLI::App* const cancel = AddJobCommand(
       app, "cancel", "Stop a job for good. A checkpoint is written first, unless you say otherwise.",
