@@ -91,9 +91,7 @@ int RunClient(int argc, const char* const* argv, CommandContext& context) {
   RegisterWatchCommands(app, context);
   RegisterJobCommands(app, context);
   RegisterModelCommands(app, context);
-#ifdef ACCRUE_DATA_COMMANDS
   RegisterDataCommands(app, context);
-#endif
   RegisterVersionCommand(app, context);
 
   try {
