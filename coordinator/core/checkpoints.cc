@@ -19,10 +19,14 @@ bool Machine::CheckpointHeld(const Job& job) const {
 }
 
 // With the step that makes `window` windows.
-bool Machine::CheckpointDue(const Job& job, int64_t window) const {
+bool Machine::CheckpointPlanned(const Job& job, int64_t window) const {
   const int64_t every = job.config.checkpoint_every;
+  return window > job.origin.window.value() && every > 0 && window % every == 0;
+}
+
+bool Machine::CheckpointDue(const Job& job, int64_t window) const {
   if (window <= job.origin.window.value()) return false;
-  return job.checkpoint_owed || window >= job.EndWindow() || (every > 0 && window % every == 0);
+  return job.checkpoint_owed || window >= job.EndWindow() || CheckpointPlanned(job, window);
 }
 
 // One at a time, and no worker writes for two orders, so that no file is written twice.

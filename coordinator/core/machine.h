@@ -284,6 +284,7 @@ class Machine {
   // ---- checkpoints.cc ----
   void OnShardWritten(const CheckpointShardWritten& event);
   void OnCheckpointFinished(const CheckpointFinished& event);
+  bool CheckpointPlanned(const Job& job, int64_t window) const;
   bool CheckpointDue(const Job& job, int64_t window) const;
   bool MayOrderCheckpoint(const Job& job) const;
   void BeginCheckpoint(Job& job, int64_t window);

@@ -22,6 +22,8 @@ bool Machine::TrySeal(Job& job) {
     covered += run.leases.ShareOf(member).done;
   }
   ACCRUE_CHECK(covered == run.leases.size());
+  // Where a job has its checkpoints is the job file's to say, not the disk's: the next one waits for the last.
+  if (CheckpointPlanned(job, run.number + 1) && !MayOrderCheckpoint(job)) return false;
   if (!ParameterHashesAgree(job)) return true;
 
   Totals totals = run.Sum();
