@@ -141,6 +141,7 @@ void Coordinator::Join(const v1::Hello& hello, std::shared_ptr<WorkerLink> link,
   const absl::Status status = Enqueue([this, hello, link, joined = std::move(joined)] {
     const Incarnation incarnation = core_.NextIncarnation();
     workers_[incarnation] = {link, hello.name(), clock_.SteadyNowNs()};
+    changed_ = true;
     joined(incarnation);
     v1::CoordinatorMessage welcome;
     welcome.mutable_welcome()->set_term(options_.core.term.value());
