@@ -344,6 +344,7 @@ class LocalRun {
     std::vector<ChildProcess*> children;
     for (const auto& worker : workers_) children.push_back(worker.get());
     StopAll(children);
+    client_.reset();  // the coordinator waits for open connections, used or not
     if (coordinator_ != nullptr) StopAll({coordinator_.get()});
     workers_.clear();
     coordinator_.reset();
