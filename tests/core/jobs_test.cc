@@ -185,12 +185,23 @@ TEST(Checkpoint, EveryWindows_IsOrderedWithTheSeal) {
   harness.RunWindow(workers, 1);
   EXPECT_EQ(harness.Last<Seal>(workers[0]).checkpoint->window, Window(2));
   harness.RunWindow(workers, 2);
-  harness.RunWindow(workers, 3);  // due again, but the first is still being written
   EXPECT_FALSE(harness.Last<Seal>(workers[0]).checkpoint.has_value());
+}
+
+TEST(Checkpoint, DueWhileTheLastIsWritten_HoldsTheSealUntilItIsVerified) {
+  Harness harness;
+  JobConfig config = SmallJob();
+  config.checkpoint_every = 2;
+  harness.Submit(config);
+  const auto workers = harness.Start(1);
+  for (int64_t window = 0; window < 3; ++window) harness.RunWindow(workers, window);
+  harness.Compute(workers[0], 3);
+  EXPECT_THAT(harness.Sent<Seal>(), IsEmpty());
   harness.WriteShard(workers[0]);
+  EXPECT_THAT(harness.Sent<Seal>(), IsEmpty());
   harness.VerifyCheckpoint(2);
-  harness.RunWindow(workers, 4);
-  EXPECT_EQ(harness.Last<Seal>(workers[0]).checkpoint->window, Window(5));
+  ASSERT_THAT(harness.Sent<Seal>(), SizeIs(1));
+  EXPECT_EQ(harness.Last<Seal>(workers[0]).checkpoint->window, Window(4));
 }
 
 TEST(Checkpoint, ShardsHolderDies_AbandonedAndTriedAgainAtTheNextSeal) {

@@ -373,27 +373,27 @@ TEST(Death, BelowMin_WaitsWithTheStateKeptAndGoesOnWithAJoiner) {
 TEST(Death, OfAll_GoesBackToTheCheckpointAndReportsNothingTwice) {
   Harness harness;
   JobConfig config = SmallJob();
-  config.checkpoint_every = 1;
+  config.checkpoint_every = 3;
   harness.Submit(config);
   const auto workers = harness.Start(1);
-  harness.RunWindow(workers, 0);
+  for (int64_t window = 0; window < 3; ++window) harness.RunWindow(workers, window);
   harness.WriteShard(workers[0]);
-  harness.VerifyCheckpoint(1);
-  harness.RunWindow(workers, 1);
-  harness.RunWindow(workers, 2);
+  harness.VerifyCheckpoint(3);
+  harness.RunWindow(workers, 3);
+  harness.RunWindow(workers, 4);
   harness.Gone(workers[0]);
   EXPECT_EQ(harness.View().timeline, Timeline(1));
-  EXPECT_EQ(harness.View().window, Window(3));  // what is recorded stays
+  EXPECT_EQ(harness.View().window, Window(5));  // what is recorded stays
   const Incarnation next = harness.Join();
-  EXPECT_EQ(harness.Last<AssignJob>(next).checkpoint_directory, "checkpoints/1");
-  JobLoaded loaded{next, harness.Last<AssignJob>(next).key, Harness::DigestOf(0), {60, 40}, 1, {50, 53}};
+  EXPECT_EQ(harness.Last<AssignJob>(next).checkpoint_directory, "checkpoints/3");
+  JobLoaded loaded{next, harness.Last<AssignJob>(next).key, Harness::DigestOf(2), {60, 40}, 1, {50, 53}};
   harness.Apply(loaded);
-  harness.RunWindow({next}, 1);
-  EXPECT_THAT(harness.commits, SizeIs(3));
-  harness.RunWindow({next}, 2);
   harness.RunWindow({next}, 3);
-  ASSERT_THAT(harness.commits, SizeIs(4));
-  EXPECT_EQ(harness.commits[3].window, Window(3));
+  EXPECT_THAT(harness.commits, SizeIs(5));
+  harness.RunWindow({next}, 4);
+  harness.RunWindow({next}, 5);
+  ASSERT_THAT(harness.commits, SizeIs(6));
+  EXPECT_EQ(harness.commits[5].window, Window(5));
 }
 
 TEST(Death, OfAllAndAnotherDigestWhenComputedAgain_FailsTheJobWithBoth) {
