@@ -31,6 +31,7 @@ struct JobRecord {
   int64_t until_window = 0;
   Timeline timeline;
   Window start_window;  // of the timeline
+  bool paused = false;  // people asked for it, whatever the state is meanwhile
 };
 
 struct CommitRecord {
@@ -83,6 +84,8 @@ class Journal {
   // The job goes on from start_window: later commits and evaluations stay on record, but Commits and Evaluations no
   // longer show them.
   virtual absl::Status StartTimeline(const JobId& job, Timeline timeline, Window start_window) = 0;
+
+  virtual absl::Status SetPaused(const JobId& job, bool paused) = 0;
 
   // The Persist effects among `effects`, all or none.
   virtual absl::Status Record(absl::Span<const core::Effect> effects, int64_t now_unix_ns) = 0;

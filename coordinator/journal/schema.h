@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value INTEGER NOT NULL) W
 CREATE TABLE IF NOT EXISTS jobs(
   id TEXT PRIMARY KEY, name TEXT NOT NULL, resolved TEXT NOT NULL, output_directory TEXT NOT NULL,
   state TEXT NOT NULL, reason TEXT NOT NULL, submitted_unix_ns INTEGER NOT NULL, until_window INTEGER NOT NULL,
-  timeline INTEGER NOT NULL, start_window INTEGER NOT NULL);
+  timeline INTEGER NOT NULL, start_window INTEGER NOT NULL, paused INTEGER NOT NULL);
 -- current: 0 once a later timeline began at or before this window.
 CREATE TABLE IF NOT EXISTS commits(
   job TEXT NOT NULL, window INTEGER NOT NULL, timeline INTEGER NOT NULL, current INTEGER NOT NULL,

@@ -167,24 +167,24 @@ class SqliteJournal : public Journal {
 
   absl::Status AddJob(const JobRecord& job) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    return database_->Prepare("INSERT INTO jobs VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    return database_->Prepare("INSERT INTO jobs VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .Bind(job.id).Bind(job.name).Bind(job.resolved_json).Bind(job.output_directory)
         .Bind(JobStateName(job.state)).Bind(job.reason).Bind(job.submitted_unix_ns).Bind(job.until_window)
-        .Bind(job.timeline.value()).Bind(job.start_window.value()).Run();
+        .Bind(job.timeline.value()).Bind(job.start_window.value()).Bind(int64_t{job.paused}).Run();
   }
 
   absl::StatusOr<std::vector<JobRecord>> Jobs() override {
     const std::lock_guard<std::mutex> lock(mutex_);
     Statement row = database_->Prepare(
         "SELECT id, name, resolved, output_directory, state, reason, submitted_unix_ns, until_window, timeline,"
-        " start_window FROM jobs ORDER BY submitted_unix_ns, rowid");
+        " start_window, paused FROM jobs ORDER BY submitted_unix_ns, rowid");
     std::vector<JobRecord> jobs;
     while (true) {
       ACCRUE_ASSIGN_OR_RETURN(const bool more, row.Step());
       if (!more) return jobs;
       ACCRUE_ASSIGN_OR_RETURN(const core::JobState state, ParseJobState(row.Text(4)));
       jobs.push_back({row.Text(0), row.Text(1), row.Text(2), row.Text(3), state, row.Text(5), row.Integer(6),
-                      row.Integer(7), Timeline(row.Integer(8)), Window(row.Integer(9))});
+                      row.Integer(7), Timeline(row.Integer(8)), Window(row.Integer(9)), row.Integer(10) != 0});
     }
   }
 
@@ -198,6 +198,11 @@ class SqliteJournal : public Journal {
       return database_->Prepare("UPDATE evaluations SET current = 0 WHERE job = ? AND window > ?")
           .Bind(job).Bind(start_window.value()).Run();
     });
+  }
+
+  absl::Status SetPaused(const JobId& job, bool paused) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return database_->Prepare("UPDATE jobs SET paused = ? WHERE id = ?").Bind(int64_t{paused}).Bind(job).Run();
   }
 
   absl::Status Record(absl::Span<const core::Effect> effects, int64_t now_unix_ns) override {

@@ -346,6 +346,7 @@ void Coordinator::OnStateChanged(const core::PersistState& effect) {
     if (const absl::Status status = run->log->Sync(); !status.ok()) {
       LogError("the window log could not be synced", {{"job", effect.job}, {"error", status}});
     }
+    run->log.reset();
   }
   keeper_->BackUpJournal();
 }

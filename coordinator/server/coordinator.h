@@ -115,7 +115,10 @@ class Coordinator {
   // ALREADY_EXISTS while a job of that name, or in that folder, is not over.
   absl::Status CheckFree(const std::string& name, const std::string& output_directory) const;
   absl::Status AddJob(std::unique_ptr<JobRun> run, const core::StartPoint& start);
+  // Applies an event to a job that is not over, found by id or name.
   absl::StatusOr<v1::JobStatus> Steer(const std::string& job, const std::function<core::Event(const JobId&)>& event);
+  // What Steer does first, where the event is to outlast this process.
+  absl::Status Remember(JobRun& run, const core::Event& event);
   JobRun* FindRun(const JobId& id);
   v1::JobStatus StatusOfRun(const JobRun& run) const;
   std::shared_ptr<WorkerLink> LinkOf(Incarnation worker) const;

@@ -34,11 +34,12 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::Submit(ResolvedSubmission submis
   warnings.insert(warnings.end(), folder.warnings.begin(), folder.warnings.end());
   ACCRUE_ASSIGN_OR_RETURN(run->log,
                           WindowLog::Open(file_system_, job.output_directory(), folder.start.window, {}, warnings));
+  run->before = run->log->last();
   run->resolved = std::make_shared<const v1::ResolvedJob>(job);
   run->data = std::move(submission.data);
   run->record = {job.job_id(), job.spec().name(), ResolvedJobToJson(job), job.output_directory(),
                  core::JobState::kWaiting, "", clock_.WallNowUnixNs(), submission.until_window,
-                 folder.start.timeline, folder.start.window};
+                 folder.start.timeline, folder.start.window, /*paused=*/false};
   v1::SubmitResponse response;
   response.set_job_id(job.job_id());
   response.set_first_window(folder.start.window.value());
@@ -109,10 +110,9 @@ absl::Status Coordinator::TakeUpJob(JobRun& run) {
   for (const std::string& warning : warnings) LogWarning("job taken up", {{"job", run.record.id}, {"warning", warning}});
   LogInfo("job taken up", {{"job", run.record.id}, {"first_window", start.window},
                            {"recorded_windows", start.recorded.size()}});
-  const bool paused = run.record.state == core::JobState::kPaused;
   run.in_core = true;
   Apply(core::JobSubmitted{ConfigOf(*run.resolved, run.record.until_window), start});
-  if (paused) Apply(core::JobPaused{run.record.id});
+  if (run.record.paused) Apply(core::JobPaused{run.record.id});
   return absl::OkStatus();
 }
 
@@ -139,6 +139,7 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
   run.record.timeline = start.timeline;
   ACCRUE_ASSIGN_OR_RETURN(run.log, WindowLog::Open(file_system_, run.resolved->output_directory(), Window(next), commits,
                                                    warnings));
+  run.before = run.log->last();
   ACCRUE_ASSIGN_OR_RETURN(run.last_commit, journal_.LastCommit(id));
   return start;
 }
@@ -156,12 +157,22 @@ absl::StatusOr<v1::JobStatus> Coordinator::Steer(const std::string& job,
       return absl::FailedPreconditionError(absl::StrCat("job ", run->record.id, " is over: ",
                                                         v1::JobState_Name(before.state()), ", ", before.reason()));
     }
-    Apply(event(run->record.id));
+    const core::Event steering = event(run->record.id);
+    ACCRUE_RETURN_IF_ERROR(Remember(*run, steering));
+    Apply(steering);
     Publish();
     result = StatusOfRun(*run);
     return absl::OkStatus();
   }));
   return result;
+}
+
+absl::Status Coordinator::Remember(JobRun& run, const core::Event& event) {
+  const bool pause = std::holds_alternative<core::JobPaused>(event);
+  if (!pause && !std::holds_alternative<core::JobResumed>(event)) return absl::OkStatus();
+  ACCRUE_RETURN_IF_ERROR(journal_.SetPaused(run.record.id, pause));
+  run.record.paused = pause;
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::JobStatus> Coordinator::Cancel(const std::string& job, const std::string& reason, bool checkpoint) {

@@ -23,9 +23,9 @@ v1::JobStatus StatusOf(const JobRun& run, const core::JobView* view) {
     status.set_loss(run.last_commit->window.loss);
     status.set_digest(run.last_commit->window.digest);
     status.set_epoch(run.last_commit->window.epoch.value());
-  } else if (run.log != nullptr) {
-    status.set_loss(run.log->last().loss);
-    status.set_digest(run.log->last().digest);
+  } else {
+    status.set_loss(run.before.loss);
+    status.set_digest(run.before.digest);
   }
   if (run.validation_loss.has_value()) status.set_validation_loss(*run.validation_loss);
   status.set_tokens_per_second(run.pace.TokensPerSecond());

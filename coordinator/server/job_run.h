@@ -57,6 +57,7 @@ struct JobRun {
   std::string seal_communicator;       // the newest of each kind: the one before is dropped from the store
   std::string sync_communicator;
   std::string last_window_line;
+  WindowLog::Last before;              // of the window before this run's first
   std::optional<CommitRecord> last_commit;
   std::optional<double> validation_loss;
   Pace pace;

@@ -11,6 +11,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <mutex>
 #include <utility>
 
@@ -159,7 +160,12 @@ absl::Status Server::State::ServeHttp(const Address& address) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& options) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& given) {
+  ServerOptions options = given;
+  // Workers, which run elsewhere, are told of folders in it.
+  std::error_code error;
+  options.state_directory = std::filesystem::absolute(given.state_directory, error).lexically_normal().string();
+  if (error) return absl::InvalidArgumentError(absl::StrCat("state folder ", given.state_directory, ": ", error.message()));
   // Everything that needs no state first, so that a mistyped flag leaves no trace.
   ACCRUE_ASSIGN_OR_RETURN(const Address listen, ParseLoopbackAddress(options.listen));
   Address http_address;

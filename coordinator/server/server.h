@@ -28,7 +28,7 @@ class Server {
  public:
   // Serving when it returns. FAILED_PRECONDITION: an address that needs TLS, or a state folder in use; UNAVAILABLE: a
   // port in use, by its number; INVALID_ARGUMENT; the codes of OpenSqliteJournal.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& options);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& given);
   // Tells workers and watchers, then ends.
   ~Server();
 

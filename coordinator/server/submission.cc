@@ -3,6 +3,7 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -81,7 +82,9 @@ absl::StatusOr<ResolvedSubmission> ResolveSubmission(FileSystem& file_system, Jo
       return absl::InvalidArgumentError(
           absl::StrCat("output_directory: expected an absolute path, found \"", output, "\""));
     }
-    job.set_output_directory(JoinPath(request.base_directory(), output));
+    std::string normal = std::filesystem::path(JoinPath(request.base_directory(), output)).lexically_normal().string();
+    if (normal.size() > 1 && normal.back() == '/') normal.pop_back();
+    job.set_output_directory(normal);
   }
   return submission;
 }

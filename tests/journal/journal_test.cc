@@ -167,6 +167,17 @@ TEST_F(JournalTest, Record_State_ChangesTheJob) {
   EXPECT_EQ(journal->Jobs()->front().reason, "a reason");
 }
 
+TEST_F(JournalTest, SetPaused_StaysThroughOtherChanges) {
+  auto journal = Open().journal;
+  ASSERT_TRUE(journal->AddJob(MakeJob("j")).ok());
+  EXPECT_FALSE(journal->Jobs()->front().paused);
+  ASSERT_TRUE(journal->SetPaused("j", true).ok());
+  ASSERT_TRUE(journal->Record({core::PersistState{"j", core::JobState::kWaiting, ""}}, 1).ok());
+  EXPECT_TRUE(journal->Jobs()->front().paused);
+  ASSERT_TRUE(journal->SetPaused("j", false).ok());
+  EXPECT_FALSE(journal->Jobs()->front().paused);
+}
+
 TEST_F(JournalTest, StartTimeline_SupersedesWhatFollows) {
   auto journal = Open().journal;
   ASSERT_TRUE(journal->AddJob(MakeJob("j")).ok());

@@ -115,6 +115,34 @@ TEST_F(RestartTest, Restart_DataGone_FailsTheJobWithTheReason) {
   EXPECT_EQ(Status("headers").state(), v1::JOB_STATE_FAILED);
 }
 
+TEST_F(RestartTest, Restart_Paused_StaysPaused) {
+  StartServer();
+  ASSERT_TRUE(Submit(LongRequest(60, 5)).ok());
+  {
+    const auto worker = Worker();
+    grpc::ClientContext context;
+    v1::PauseRequest pause;
+    pause.set_job("headers");
+    v1::PauseResponse paused;
+    ASSERT_TRUE(client_->Pause(&context, pause, &paused).ok());
+    Watch("headers", 0, [](const Watched& watched) { return watched.statuses.back().state() == v1::JOB_STATE_PAUSED; });
+  }
+  StopServer();
+  StartServer();
+  const auto worker = Worker();
+  const Watched watched = Watch("headers", 0, [](const Watched& so_far) {
+    return so_far.statuses.back().state() == v1::JOB_STATE_PAUSED;
+  });
+  EXPECT_EQ(watched.statuses.back().state(), v1::JOB_STATE_PAUSED);
+  grpc::ClientContext context;
+  v1::ResumeRequest resume;
+  resume.set_job("headers");
+  v1::ResumeResponse resumed;
+  ASSERT_TRUE(client_->Resume(&context, resume, &resumed).ok());
+  EXPECT_EQ(Watch("headers").statuses.back().state(), v1::JOB_STATE_SUCCEEDED);
+  ExpectWholeLog(60);
+}
+
 TEST_F(RestartTest, Restart_EndedJobs_AreStillListed) {
   StartServer();
   ASSERT_TRUE(Submit(Request()).ok());

@@ -15,7 +15,7 @@ namespace accrue {
 constexpr std::chrono::seconds kPatience(30);
 
 ServerTestBase::ServerTestBase() {
-  std::string pattern = testing::TempDir() + "/accrue_server_XXXXXX";
+  std::string pattern = JoinPath(testing::TempDir(), "accrue_server_XXXXXX");
   EXPECT_NE(mkdtemp(pattern.data()), nullptr);
   folder_ = pattern;
   EXPECT_TRUE(FileSystem::Real().CreateDirectories(folder_ + "/data").ok());

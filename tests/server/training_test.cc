@@ -363,5 +363,78 @@ TEST_F(SmallJournalTest, FullDisk_TheJobFailsWithThatReasonAndTheRecordIsWhole) 
   EXPECT_TRUE(worker->WaitFor(v1::CoordinatorMessage::kRelease));
 }
 
+// The real file system, until the disk is full for one file.
+class FillingFileSystem : public FileSystem {
+ public:
+  absl::StatusOr<std::unique_ptr<WritableFile>> OpenForAppend(const std::string& path) override {
+    auto file = real_.OpenForAppend(path);
+    if (!file.ok() || BaseName(path) != "windows.jsonl") return file;
+    return std::unique_ptr<WritableFile>(std::make_unique<FillingFile>(*std::move(file)));
+  }
+  absl::StatusOr<std::unique_ptr<WritableFile>> Create(const std::string& path) override { return real_.Create(path); }
+  absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) override { return real_.Map(path); }
+  absl::StatusOr<std::string> ReadAll(const std::string& path, size_t limit_bytes) override {
+    return real_.ReadAll(path, limit_bytes);
+  }
+  absl::StatusOr<uint64_t> SizeBytes(const std::string& path) override { return real_.SizeBytes(path); }
+  bool Exists(const std::string& path) override { return real_.Exists(path); }
+  bool IsDirectory(const std::string& path) override { return real_.IsDirectory(path); }
+  bool IsSymbolicLink(const std::string& path) override { return real_.IsSymbolicLink(path); }
+  absl::StatusOr<std::vector<std::string>> List(const std::string& directory) override { return real_.List(directory); }
+  absl::Status CreateDirectories(const std::string& path) override { return real_.CreateDirectories(path); }
+  absl::Status Rename(const std::string& from, const std::string& to) override { return real_.Rename(from, to); }
+  absl::Status RemoveAll(const std::string& path) override { return real_.RemoveAll(path); }
+  absl::Status SyncDirectory(const std::string& directory) override { return real_.SyncDirectory(directory); }
+
+ private:
+  // Takes three lines, and half of the fourth.
+  class FillingFile : public WritableFile {
+   public:
+    explicit FillingFile(std::unique_ptr<WritableFile> file) : file_(std::move(file)) {}
+    absl::Status Append(const void* data, size_t size_bytes) override {
+      if (++lines_ <= 3) return file_->Append(data, size_bytes);
+      const absl::Status half = file_->Append(data, size_bytes / 2);
+      return half.ok() ? absl::ResourceExhaustedError("cannot write windows.jsonl: no space left") : half;
+    }
+    absl::Status Sync() override { return file_->Sync(); }
+    absl::Status Close() override { return file_->Close(); }
+
+   private:
+    const std::unique_ptr<WritableFile> file_;
+    int lines_ = 0;
+  };
+
+  FileSystem& real_ = FileSystem::Real();
+};
+
+class FillingDiskTest : public TrainingTest {
+ protected:
+  ServerOptions Options() const override {
+    ServerOptions options = TrainingTest::Options();
+    if (full_) options.file_system = &file_system_;
+    return options;
+  }
+  mutable FillingFileSystem file_system_;
+  bool full_ = true;
+};
+
+TEST_F(FillingDiskTest, WindowLogCannotBeWritten_TheJobFailsAndResumesWithRoom) {
+  StartServer();
+  v1::SubmitRequest request = Request();
+  request.mutable_spec()->set_windows(20);
+  const Watched watched = Train(request);
+  EXPECT_EQ(watched.statuses.back().state(), v1::JOB_STATE_FAILED);
+  EXPECT_THAT(watched.statuses.back().reason(), HasSubstr("no space left"));
+  StopServer();
+  full_ = false;
+  StartServer();
+  EXPECT_EQ(Status("headers-1").state(), v1::JOB_STATE_FAILED);
+  EXPECT_THAT(Status("headers-1").reason(), HasSubstr("no space left"));
+  const Watched rest = Train(request);
+  EXPECT_EQ(rest.statuses.back().state(), v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(rest.windows.front().window(), 2);
+  ExpectWholeLog(20);
+}
+
 }  // namespace
 }  // namespace accrue

@@ -1,6 +1,7 @@
 // Workers' streams, the rendezvous calls, and gRPC's standard services.
 #include <gmock/gmock.h>
 #include <grpc/grpc.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
@@ -188,6 +189,46 @@ TEST_F(WorkersTest, GetVersion_TellsVersionAndTerm) {
   ASSERT_TRUE(client_->GetVersion(&context, v1::GetVersionRequest(), &response).ok());
   EXPECT_EQ(response.version(), kVersion);
   EXPECT_EQ(response.term(), 1);
+}
+
+// One call of a service whose messages are not compiled in here: bytes there, bytes back.
+std::string CallRaw(const std::shared_ptr<grpc::Channel>& channel, const std::string& method, const std::string& bytes) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareCall(&context, method, &queue);
+  void* tag = nullptr;
+  bool ok = false;
+  call->StartCall(nullptr);
+  queue.Next(&tag, &ok);
+  const grpc::Slice slice(bytes);
+  call->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), nullptr);
+  queue.Next(&tag, &ok);
+  grpc::ByteBuffer answer;
+  call->Read(&answer, nullptr);
+  queue.Next(&tag, &ok);
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  queue.Next(&tag, &ok);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  std::vector<grpc::Slice> slices;
+  EXPECT_TRUE(answer.Dump(&slices).ok());
+  std::string result;
+  for (const grpc::Slice& one : slices) result.append(reinterpret_cast<const char*>(one.begin()), one.size());
+  return result;
+}
+
+TEST_F(WorkersTest, Health_WhileServing_SaysServing) {
+  // HealthCheckResponse{status: SERVING}
+  EXPECT_EQ(CallRaw(channel_, "/grpc.health.v1.Health/Check", ""), std::string("\x08\x01", 2));
+}
+
+TEST_F(WorkersTest, Reflection_NamesTheServices) {
+  // ServerReflectionRequest{list_services: ""}
+  const std::string answer = CallRaw(channel_, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+                                     std::string("\x3a\x00", 2));
+  EXPECT_THAT(answer, HasSubstr("accrue.v1.JobService"));
+  EXPECT_THAT(answer, HasSubstr("accrue.v1.WorkerService"));
 }
 
 TEST_F(WorkersTest, Start_PortInUse_NamesThePort) {
