@@ -63,6 +63,8 @@ struct StartPoint {
   // Digests of windows that are committed in the journal beyond `window`, by the window's number. They are
   // computed again, must come out the same, and are not reported a second time.
   std::map<int64_t, std::string> recorded;
+  // Held-out losses that the journal knows, by windows applied: they are not evaluated again.
+  std::map<int64_t, double> evaluated;
 };
 
 struct UnitReport {
