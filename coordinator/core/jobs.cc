@@ -23,6 +23,8 @@ void Machine::OnJobSubmitted(const JobSubmitted& event) {
   job.digest = event.start.digest;
   job.exponents = event.start.exponents;
   job.recorded = std::exchange(job.origin.recorded, {});
+  job.evaluated = std::exchange(job.origin.evaluated, {});
+  if (!job.evaluated.empty()) job.validation_loss = job.evaluated.rbegin()->second;
   jobs_.push_back(std::move(owned));
   jobs_by_id_[config.id] = &job;
 

@@ -44,6 +44,8 @@ SimulationConfig ChaosScenario(uint64_t seed) {
   config.leaves = static_cast<double>(draw(0, 8)) / 10;
   config.joins = static_cast<double>(draw(0, 5)) / 10;
   config.breaks = static_cast<double>(draw(0, 10)) / 10;
+  config.crashes = static_cast<double>(draw(0, 2)) / 10;
+  config.pauses = static_cast<double>(draw(0, 3)) / 10;
   config.failed_checkpoints = static_cast<double>(draw(0, 5)) / 1000;
   config.overflows = static_cast<double>(draw(0, 5)) / 1000;
   config.non_finite = static_cast<double>(draw(0, 5)) / 1000;

@@ -24,14 +24,45 @@ uint64_t HashText(uint64_t hash, const std::string& text) {
 
 }  // namespace
 
-Simulator::Simulator(const SimulationConfig& config)
-    : config_(config),
-      core_([] {
-        CoreOptions options;
-        options.term = Term(1);
-        return options;
-      }()),
-      random_(config.seed) {}
+Simulator::Simulator(const SimulationConfig& config) : config_(config), random_(config.seed) {
+  StartCore(config.start);
+}
+
+void Simulator::StartCore(const StartPoint& start) {
+  CoreOptions options;
+  options.term = Term(++term_);
+  options.first_incarnation = workers_.empty() ? 1 : workers_.rbegin()->first.value() + 1;
+  core_ = std::make_unique<Core>(options);
+  durable_timeline_ = start.timeline.value();
+  durable_epoch_ = 0;
+  durable_attempt_.clear();
+}
+
+// The coordinator dies and comes back with its journal and the checkpoints on disk; every stream breaks.
+void Simulator::CrashCoordinator() {
+  if (Done()) return;
+  for (const auto& [incarnation, worker] : workers_) End(*worker, false);
+  StartPoint start = config_.start;
+  for (const std::string& directory : checkpoint_order_) {
+    const SimulatedState& state = checkpoints_.at(directory);
+    if (state.window < start.window.value()) continue;
+    start.checkpoint_directory = directory;
+    start.window = Window(state.window);
+    start.digest = absl::StrCat(absl::Hex(state.digest, absl::kZeroPad16));
+    start.exponents = state.exponents;
+  }
+  start.steps = start.window.value();
+  for (const WindowRecord& record : result_.commits) {
+    const int64_t window = record.window.value();
+    if (window >= start.window.value()) start.recorded[window] = record.digest;
+    if (window + 1 == start.window.value()) start.steps = record.steps;
+  }
+  start.evaluated = result_.evaluations;
+  start.timeline = Timeline(durable_timeline_ + 1);
+  ++result_.crashes;
+  StartCore(start);
+  Apply(JobSubmitted{config_.job, start});
+}
 
 uint64_t Simulator::Random() { return SplitMix64(random_++ * 0x9E3779B97F4A7C15 + config_.seed); }
 
@@ -56,13 +87,12 @@ const SimulatedState* Simulator::FindCheckpoint(const std::string& directory) co
 
 bool Simulator::Done() const {
   if (!result_.failure.empty()) return true;
-  const JobState state = core_.FindJob(config_.job.id)->state;
+  const JobState state = core_->FindJob(config_.job.id)->state;
   return state == JobState::kSucceeded || state == JobState::kFailed || state == JobState::kCancelled;
 }
 
 SimulationResult Simulator::Run() {
   result_.effect_hash = 0xcbf29ce484222325;
-  durable_timeline_ = config_.start.timeline.value();
   committed_ = config_.start.window.value();
   Apply(JobSubmitted{config_.job, config_.start});
   for (int i = 0; i < config_.workers; ++i) {
@@ -79,7 +109,7 @@ SimulationResult Simulator::Run() {
     queue_.pop();
     now_ns_ = next.time_ns;
     if (now_ns_ > config_.give_up_ns) {
-      const JobView view = *core_.FindJob(config_.job.id);
+      const JobView view = *core_->FindJob(config_.job.id);
       for (const auto& [incarnation, worker] : workers_) {
         if (config_.trace && worker->alive) std::fprintf(stderr, "%s\n", worker->Doing().c_str());
       }
@@ -89,16 +119,16 @@ SimulationResult Simulator::Run() {
     }
     next.what();
   }
-  const JobView view = *core_.FindJob(config_.job.id);
+  const JobView view = *core_->FindJob(config_.job.id);
   result_.state = view.state;
   result_.reason = view.reason;
   result_.end_ns = now_ns_;
-  result_.dropped = core_.Dropped();
+  result_.dropped = core_->Dropped();
   return std::move(result_);
 }
 
 void Simulator::Apply(const Event& event) {
-  for (const Effect& effect : core_.Apply(event, now_ns_)) {
+  for (const Effect& effect : core_->Apply(event, now_ns_)) {
     const std::string text = Describe(effect);
     if (config_.trace)
       std::fprintf(stderr, "%10.3f ms %s\n", static_cast<double>(now_ns_) * 1e-6, text.c_str());
@@ -183,7 +213,7 @@ void Simulator::CheckCommit(const WindowRecord& record) {
 
 void Simulator::StartWorker() {
   if (Done()) return;
-  const Incarnation incarnation = core_.NextIncarnation();
+  const Incarnation incarnation = core_->NextIncarnation();
   const double unit_ns = config_.unit_ns * (1 + (config_.spread - 1) * Uniform());
   workers_[incarnation] = std::make_unique<SimulatedWorker>(*this, incarnation, unit_ns);
   WorkerJoined joined;
@@ -219,8 +249,9 @@ void Simulator::End(SimulatedWorker& worker, bool tell) {
 }
 
 void Simulator::PlanFaults() {
-  const double rates[] = {config_.kills, config_.stops, config_.leaves, config_.joins, config_.breaks};
-  for (int kind = 0; kind < 5; ++kind) {
+  const double rates[] = {config_.kills,  config_.stops,   config_.leaves, config_.joins,
+                          config_.breaks, config_.crashes, config_.pauses};
+  for (int kind = 0; kind < 7; ++kind) {
     if (rates[kind] <= 0) continue;
     double time_s = 0;
     while (true) {
@@ -234,6 +265,12 @@ void Simulator::PlanFaults() {
 void Simulator::Strike(int kind) {
   if (kind == 3) return StartWorker();
   if (kind == 4) return BreakOne();
+  if (kind == 5) return CrashCoordinator();
+  if (kind == 6) {
+    Apply(JobPaused{config_.job.id});
+    At(now_ns_ + 400'000'000, [this] { Apply(JobResumed{config_.job.id}); });
+    return;
+  }
   std::vector<SimulatedWorker*> alive;
   for (const auto& [incarnation, worker] : workers_) {
     if (worker->alive && !worker->leaving) alive.push_back(worker.get());

@@ -34,6 +34,8 @@ struct SimulationConfig {
   double stops = 0;               // silence
   double leaves = 0;              // SIGTERM
   double joins = 0;               // beyond the replacement of those that went
+  double crashes = 0;             // of the coordinator
+  double pauses = 0;              // for a moment
   double breaks = 0;              // a reduce fails although everybody lives
   double failed_checkpoints = 0;  // probability
   int64_t faults_until_ns = 0;
@@ -55,7 +57,7 @@ struct SimulationResult {
   int64_t effects = 0;
   int64_t end_ns = 0;
   double worst_makespan_ratio = 0;  // over ideal, of windows from the fourth on
-  int64_t deaths = 0, attempts = 0, restarts = 0;
+  int64_t deaths = 0, attempts = 0, restarts = 0, crashes = 0;
   std::map<std::string, int64_t> dropped;
 };
 
@@ -98,6 +100,8 @@ class Simulator {
     }
   };
 
+  void StartCore(const StartPoint& start);
+  void CrashCoordinator();
   void Apply(const Event& event);
   void Carry(const Effect& effect);
   void CheckSend(const Send& send);
@@ -114,7 +118,8 @@ class Simulator {
   bool Done() const;
 
   const SimulationConfig config_;
-  Core core_;
+  std::unique_ptr<Core> core_;
+  int64_t term_ = 0;
   SimulationResult result_;
   int64_t now_ns_ = 0;
   uint64_t sequence_ = 0;
