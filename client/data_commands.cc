@@ -41,10 +41,12 @@ void PrintReport(CommandContext& context, const PrepareOptions& options, const P
     *context.out << json.dump() << "\n";
     return;
   }
-  std::vector<std::vector<std::string>> rows = {{"part", "documents", "tokens"},
-                                                {"train", FormatCount(report.train_documents), FormatCount(report.train_tokens)}};
+  std::vector<std::vector<std::string>> rows = {
+      {"part", "documents", "tokens"},
+      {"train", FormatCount(report.train_documents), FormatCount(report.train_tokens)}};
   if (report.validation_tokens > 0) {
-    rows.push_back({"validation", FormatCount(report.validation_documents), FormatCount(report.validation_tokens)});
+    rows.push_back(
+        {"validation", FormatCount(report.validation_documents), FormatCount(report.validation_tokens)});
   }
   *context.out << (report.was_complete ? "Nothing to do: " : "Wrote ") << manifest.shards.size() << " shards"
                << (report.was_complete ? " are complete in " : " to ") << options.output << ", tokenizer "
@@ -68,38 +70,48 @@ void RunPrepare(CommandContext& context, const PrepareOptions& options) {
 void RegisterPrepare(CLI::App& data, CommandContext& context) {
   CLI::App* const command = AddCommand(
       data, "prepare", "Turn text into token shards, with a validation part held out by document.",
-      "accrue data prepare /usr/include --include '*.h' --tokenizer sentencepiece --vocabulary 8192 --output data/headers\n"
+      "accrue data prepare /usr/include --include '*.h' --tokenizer sentencepiece --vocabulary 8192 --output "
+      "data/headers\n"
       "accrue data prepare questions.jsonl --tokenizer gpt2 --model gpt2-files --output data/questions");
   const auto options = std::make_shared<PrepareOptions>();
-  command->add_option("INPUT", options->inputs, "Files, folders, and JSONL files (text, or prompt and completion)")
+  command
+      ->add_option("INPUT", options->inputs,
+                   "Files, folders, and JSONL files (text, or prompt and completion)")
       ->required();
   command->add_option("--output", options->output, "Folder for shards, manifest and tokenizer")->required();
   command->add_option("--tokenizer", options->tokenizer, "bytes, sentencepiece or gpt2")
       ->check(CLI::IsMember({"bytes", "sentencepiece", "gpt2"}))
       ->required();
-  command->add_option("--model", options->model,
-                      "A SentencePiece model file to use instead of training one, or the folder of GPT-2's vocab.json "
-                      "and merges.txt");
+  command->add_option(
+      "--model", options->model,
+      "A SentencePiece model file to use instead of training one, or the folder of GPT-2's vocab.json "
+      "and merges.txt");
   command->add_option("--vocabulary", options->vocabulary, "Pieces of a SentencePiece model that is trained")
       ->capture_default_str();
-  command->add_option("--sample-bytes", options->sample_bytes, "Text that a SentencePiece model is trained on")
+  command
+      ->add_option("--sample-bytes", options->sample_bytes, "Text that a SentencePiece model is trained on")
       ->capture_default_str();
-  command->add_option("--include", options->include,
-                      "Only files of folders whose name matches (* and ?; with a slash, whose path there does)");
-  command->add_option("--validation-fraction", options->validation_fraction, "Share of documents to hold out, 0 to 0.5")
+  command->add_option(
+      "--include", options->include,
+      "Only files of folders whose name matches (* and ?; with a slash, whose path there does)");
+  command
+      ->add_option("--validation-fraction", options->validation_fraction,
+                   "Share of documents to hold out, 0 to 0.5")
       ->capture_default_str();
   command->add_option("--seed", options->seed, "Which documents are held out")->capture_default_str();
   command->add_option("--shard-tokens", options->shard_tokens, "Tokens in a shard, which is built in memory")
       ->capture_default_str();
-  command->add_option("--threads", options->threads, "Threads; 0: one for each core. The result does not depend on it")
+  command
+      ->add_option("--threads", options->threads,
+                   "Threads; 0: one for each core. The result does not depend on it")
       ->capture_default_str();
   command->callback([&context, options] { RunPrepare(context, *options); });
 }
 
 void RegisterInspect(CLI::App& data, CommandContext& context) {
-  CLI::App* const command =
-      AddCommand(data, "inspect", "Show what shards hold, and check them against their manifest.",
-                 "accrue data inspect data/headers\naccrue data inspect data/headers/train-00000.bin -o json");
+  CLI::App* const command = AddCommand(
+      data, "inspect", "Show what shards hold, and check them against their manifest.",
+      "accrue data inspect data/headers\naccrue data inspect data/headers/train-00000.bin -o json");
   struct Options {
     std::string path;
     int64_t first_tokens = 16;
@@ -118,9 +130,10 @@ void RegisterInspect(CLI::App& data, CommandContext& context) {
 }
 
 void RegisterBigram(CLI::App& data, CommandContext& context) {
-  CLI::App* const command = AddCommand(
-      data, "bigram", "Print the validation loss of a smoothed bigram model, in nats a token: a mark to beat.",
-      "accrue data bigram data/headers\naccrue data bigram data/headers -o json");
+  CLI::App* const command =
+      AddCommand(data, "bigram",
+                 "Print the validation loss of a smoothed bigram model, in nats a token: a mark to beat.",
+                 "accrue data bigram data/headers\naccrue data bigram data/headers -o json");
   const auto directory = std::make_shared<std::string>();
   command->add_option("DIR", *directory, "A folder that `data prepare` made")->required();
   command->callback([&context, directory] {
@@ -136,9 +149,9 @@ void RegisterBigram(CLI::App& data, CommandContext& context) {
                    << "\n";
       return;
     }
-    *context.out << absl::StrFormat("%.4f nats a token: bigram model of %s training pairs, k = %g, over %s validation pairs\n",
-                                    result->loss, FormatCount(result->train_pairs), result->k,
-                                    FormatCount(result->validation_pairs));
+    *context.out << absl::StrFormat(
+        "%.4f nats a token: bigram model of %s training pairs, k = %g, over %s validation pairs\n",
+        result->loss, FormatCount(result->train_pairs), result->k, FormatCount(result->validation_pairs));
   });
 }
 

@@ -60,15 +60,17 @@ void DataProgress::Say(const std::string& message) {
 
 std::string DataProgress::Text(const PrepareProgress& progress, double seconds) const {
   if (progress.total_bytes == 0) return progress.stage;
-  const double fraction = static_cast<double>(progress.done_bytes) / static_cast<double>(progress.total_bytes);
+  const double fraction =
+      static_cast<double>(progress.done_bytes) / static_cast<double>(progress.total_bytes);
   std::string text = progress.stage;
   if (painter_ != nullptr) absl::StrAppend(&text, "  ", Bar(fraction, context_.err_terminal.unicode));
-  absl::StrAppend(&text, absl::StrFormat("  %3.0f%%", 100 * fraction), "  ", FormatBytes(progress.done_bytes), " of ",
-                  FormatBytes(progress.total_bytes), "  ", FormatCount(progress.tokens), " tokens");
+  absl::StrAppend(&text, absl::StrFormat("  %3.0f%%", 100 * fraction), "  ", FormatBytes(progress.done_bytes),
+                  " of ", FormatBytes(progress.total_bytes), "  ", FormatCount(progress.tokens), " tokens");
   const double rate = static_cast<double>(progress.done_bytes - stage_began_bytes_) / std::max(seconds, 1e-3);
   if (seconds > 1 && rate > 0) {
     const double left = static_cast<double>(progress.total_bytes - progress.done_bytes) / rate;
-    absl::StrAppend(&text, "  ", FormatBytes(static_cast<uint64_t>(rate)), "/s  ", FormatDuration(left), " left");
+    absl::StrAppend(&text, "  ", FormatBytes(static_cast<uint64_t>(rate)), "/s  ", FormatDuration(left),
+                    " left");
   }
   return text;
 }

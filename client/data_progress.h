@@ -1,4 +1,5 @@
-// What `accrue data prepare` shows while it works: one bar that is repainted on a terminal, plain lines elsewhere.
+// What `accrue data prepare` shows while it works: one bar that is repainted on a terminal, plain lines
+// elsewhere.
 //
 // Not thread-safe. Shows nothing after it is destroyed, and leaves no bar behind.
 #pragma once

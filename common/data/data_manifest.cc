@@ -21,10 +21,12 @@ class FieldReader {
     if (!object_.is_object()) Fail("expected an object");
   }
   void Take(const char* name, std::string* out) {
-    if (const Json* field = Find(name, "a string", [](const Json& j) { return j.is_string(); })) *out = *field;
+    if (const Json* field = Find(name, "a string", [](const Json& j) { return j.is_string(); }))
+      *out = *field;
   }
   void Take(const char* name, int64_t* out) {
-    if (const Json* field = Find(name, "an integer", [](const Json& j) { return j.is_number_integer(); })) *out = *field;
+    if (const Json* field = Find(name, "an integer", [](const Json& j) { return j.is_number_integer(); }))
+      *out = *field;
   }
   void TakeCount(const char* name, int64_t* out) {
     Take(name, out);
@@ -56,8 +58,8 @@ class FieldReader {
     if (!status_.ok()) return nullptr;
     const auto it = object_.find(name);
     if (it == object_.end() || !predicate(*it)) {
-      Fail(absl::StrCat("field \"", name, "\" is ", it == object_.end() ? "missing" : "of another type", ", expected ",
-                        kind));
+      Fail(absl::StrCat("field \"", name, "\" is ", it == object_.end() ? "missing" : "of another type",
+                        ", expected ", kind));
       return nullptr;
     }
     return &*it;
@@ -99,12 +101,9 @@ std::string DataManifestToJson(const DataManifest& manifest) {
                           {"mask", shard.mask_name},
                           {"mask_xxh3_128", shard.mask_xxh3_128}});
   }
-  const Json json{{"format_version", manifest.format_version},
-                  {"tokenizer", manifest.tokenizer},
-                  {"tokenizer_directory", manifest.tokenizer_directory},
-                  {"vocabulary", manifest.vocabulary},
-                  {"end_of_document", manifest.end_of_document},
-                  {"shards", std::move(shards)},
+  const Json json{{"format_version", manifest.format_version},           {"tokenizer", manifest.tokenizer},
+                  {"tokenizer_directory", manifest.tokenizer_directory}, {"vocabulary", manifest.vocabulary},
+                  {"end_of_document", manifest.end_of_document},         {"shards", std::move(shards)},
                   {"options", Json::parse(manifest.options_json)}};
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
@@ -116,7 +115,8 @@ absl::StatusOr<DataManifest> DataManifestFromJson(const std::string& text, const
   FieldReader reader(json, place);
   int64_t version = 0;
   reader.Take("format_version", &version);
-  if (reader.status().ok() && version != 1) reader.Fail(absl::StrCat("expected format_version 1, found ", version));
+  if (reader.status().ok() && version != 1)
+    reader.Fail(absl::StrCat("expected format_version 1, found ", version));
   reader.Take("tokenizer", &manifest.tokenizer);
   reader.TakeName("tokenizer_directory", &manifest.tokenizer_directory, true);
   reader.TakeCount("vocabulary", &manifest.vocabulary);

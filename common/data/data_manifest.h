@@ -1,5 +1,5 @@
-// manifest.json of a folder of prepared data: what `accrue data prepare` made, and from what. docs/data.md lists its
-// fields.
+// manifest.json of a folder of prepared data: what `accrue data prepare` made, and from what. docs/data.md
+// lists its fields.
 //
 // Thread-safe: the functions share nothing. The file is hostile input: types and file names are checked.
 #pragma once

@@ -27,21 +27,24 @@ absl::Status CheckHash(const std::string& path, const MappedFile& file, const st
   if (expected.empty()) return absl::OkStatus();
   const std::string found = HashBytes(file.data(), file.size_bytes()).Hex();
   if (found == expected) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(path, ": expected XXH3-128 ", expected, " (as pinned by the job), found ",
-                                                    found, "; the file has changed, or this is another copy"));
+  return absl::FailedPreconditionError(absl::StrCat(path, ": expected XXH3-128 ", expected,
+                                                    " (as pinned by the job), found ", found,
+                                                    "; the file has changed, or this is another copy"));
 }
 
-absl::StatusOr<OpenShard> OpenAndCheck(FileSystem& file_system, const ShardReference& reference, int64_t vocabulary) {
+absl::StatusOr<OpenShard> OpenAndCheck(FileSystem& file_system, const ShardReference& reference,
+                                       int64_t vocabulary) {
   // The size first: a shard that was replaced is reported as changed, not as whatever it happens to be now.
   ACCRUE_ASSIGN_OR_RETURN(const uint64_t size_bytes, file_system.SizeBytes(reference.path));
   if (reference.size_bytes != 0 && reference.size_bytes != size_bytes) {
     const std::string expected_hash =
         reference.xxh3_128.empty() ? "" : absl::StrCat(", XXH3-128 ", reference.xxh3_128);
     const auto found_hash = HashFile(file_system, reference.path);
-    return absl::FailedPreconditionError(absl::StrCat(
-        reference.path, ": expected ", reference.size_bytes, " bytes", expected_hash, " (as pinned by the job), found ",
-        size_bytes, " bytes", found_hash.ok() ? absl::StrCat(", XXH3-128 ", *found_hash) : "",
-        "; the file has changed, or this is another copy"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(reference.path, ": expected ", reference.size_bytes, " bytes", expected_hash,
+                     " (as pinned by the job), found ", size_bytes, " bytes",
+                     found_hash.ok() ? absl::StrCat(", XXH3-128 ", *found_hash) : "",
+                     "; the file has changed, or this is another copy"));
   }
   OpenShard shard;
   ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> file, file_system.Map(reference.path));
@@ -51,13 +54,15 @@ absl::StatusOr<OpenShard> OpenAndCheck(FileSystem& file_system, const ShardRefer
   if (!reference.mask_path.empty()) {
     ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> mask_file, file_system.Map(reference.mask_path));
     ACCRUE_RETURN_IF_ERROR(CheckHash(reference.mask_path, *mask_file, reference.mask_xxh3_128));
-    ACCRUE_ASSIGN_OR_RETURN(shard.mask, MaskSidecar::Open(file_system, reference.mask_path, shard.tokens->tokens()));
+    ACCRUE_ASSIGN_OR_RETURN(shard.mask,
+                            MaskSidecar::Open(file_system, reference.mask_path, shard.tokens->tokens()));
   }
   return shard;
 }
 
 // Opens all, several at a time; of several errors the first shard's is returned.
-absl::StatusOr<std::vector<OpenShard>> OpenAll(FileSystem& file_system, const std::vector<ShardReference>& references,
+absl::StatusOr<std::vector<OpenShard>> OpenAll(FileSystem& file_system,
+                                               const std::vector<ShardReference>& references,
                                                int64_t vocabulary) {
   std::vector<absl::StatusOr<OpenShard>> opened(references.size());
   std::atomic<size_t> next{0};
@@ -67,7 +72,8 @@ absl::StatusOr<std::vector<OpenShard>> OpenAll(FileSystem& file_system, const st
     }
   };
   std::vector<std::thread> threads;
-  const size_t wanted = std::min<size_t>(references.size(), std::max(1u, std::thread::hardware_concurrency()));
+  const size_t wanted =
+      std::min<size_t>(references.size(), std::max(1u, std::thread::hardware_concurrency()));
   for (size_t i = 1; i < wanted; ++i) threads.emplace_back(work);
   work();
   for (std::thread& thread : threads) thread.join();
@@ -114,7 +120,8 @@ class ShardedDataset : public Dataset {
 
   void Read(int64_t sequence, int32_t* tokens, int32_t* targets) const override {
     const int64_t length = options_.sequence_length;
-    int64_t filled = 0;  // tokens of the sequence so far; the first T are inputs, all but the first are targets
+    int64_t filled =
+        0;  // tokens of the sequence so far; the first T are inputs, all but the first are targets
     ForEachRange(sequence, [&](const Range& range) {
       const OpenShard& shard = shards_[static_cast<size_t>(range.shard)];
       const int64_t inputs = std::min(range.count, length - filled);
@@ -132,8 +139,8 @@ class ShardedDataset : public Dataset {
   }
 
  private:
-  // The shard that holds `value`, given each shard's first: the last whose first is not above it. Shards that hold
-  // nothing share their first with the next one and are passed over.
+  // The shard that holds `value`, given each shard's first: the last whose first is not above it. Shards that
+  // hold nothing share their first with the next one and are passed over.
   static size_t Find(const std::vector<int64_t>& firsts, int64_t value) {
     return static_cast<size_t>(std::upper_bound(firsts.begin(), firsts.end(), value) - firsts.begin()) - 1;
   }
@@ -202,17 +209,18 @@ absl::StatusOr<ShardReference> PinShard(FileSystem& file_system, const std::stri
   if (absl::IsNotFound(entry.status())) return reference;
   ACCRUE_RETURN_IF_ERROR(entry.status());
   if (entry->size_bytes != reference.size_bytes || entry->xxh3_128 != reference.xxh3_128) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        path, ": expected ", entry->size_bytes, " bytes, XXH3-128 ", entry->xxh3_128, " (manifest.json beside it), found ",
-        reference.size_bytes, " bytes, XXH3-128 ", reference.xxh3_128, "; prepare the data again"));
+    return absl::FailedPreconditionError(
+        absl::StrCat(path, ": expected ", entry->size_bytes, " bytes, XXH3-128 ", entry->xxh3_128,
+                     " (manifest.json beside it), found ", reference.size_bytes, " bytes, XXH3-128 ",
+                     reference.xxh3_128, "; prepare the data again"));
   }
   if (entry->mask_name.empty()) return reference;
   reference.mask_path = JoinPath(DirectoryOf(path), entry->mask_name);
   ACCRUE_ASSIGN_OR_RETURN(reference.mask_xxh3_128, HashFile(file_system, reference.mask_path));
   if (reference.mask_xxh3_128 != entry->mask_xxh3_128) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(reference.mask_path, ": expected XXH3-128 ", entry->mask_xxh3_128, " (manifest.json beside it), found ",
-                     reference.mask_xxh3_128, "; prepare the data again"));
+    return absl::FailedPreconditionError(absl::StrCat(
+        reference.mask_path, ": expected XXH3-128 ", entry->mask_xxh3_128,
+        " (manifest.json beside it), found ", reference.mask_xxh3_128, "; prepare the data again"));
   }
   return reference;
 }
@@ -225,18 +233,20 @@ absl::StatusOr<std::unique_ptr<Dataset>> Dataset::Open(FileSystem& file_system,
   for (const ShardReference& shard : shards) {
     if (shard.mask_path.empty() != shards.front().mask_path.empty()) {
       return absl::InvalidArgumentError(absl::StrCat(
-          shards.front().path, shards.front().mask_path.empty() ? " has no mask, " : " has a mask, ", shard.path,
-          shard.mask_path.empty() ? " has none" : " has one", ": expected masks for all shards of a data set, or for none"));
+          shards.front().path, shards.front().mask_path.empty() ? " has no mask, " : " has a mask, ",
+          shard.path, shard.mask_path.empty() ? " has none" : " has one",
+          ": expected masks for all shards of a data set, or for none"));
     }
   }
   ACCRUE_ASSIGN_OR_RETURN(std::vector<OpenShard> opened, OpenAll(file_system, shards, options.vocabulary));
   auto dataset = std::make_unique<ShardedDataset>(std::move(opened), options);
   if (dataset->sequences() == 0) {
     return absl::InvalidArgumentError(
-        dataset->masked()
-            ? absl::StrCat(shards.front().path, ": too little data: the masks of ", shards.size(), " shards name no example")
-            : absl::StrCat(shards.front().path, ": too little data: ", dataset->tokens(), " tokens in ", shards.size(),
-                           " shards, expected at least ", options.sequence_length + 1, " (sequence_length + 1)"));
+        dataset->masked() ? absl::StrCat(shards.front().path, ": too little data: the masks of ",
+                                         shards.size(), " shards name no example")
+                          : absl::StrCat(shards.front().path, ": too little data: ", dataset->tokens(),
+                                         " tokens in ", shards.size(), " shards, expected at least ",
+                                         options.sequence_length + 1, " (sequence_length + 1)"));
   }
   return dataset;
 }

@@ -29,9 +29,12 @@ void Store(T value, std::string* out) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<MaskSidecar>> MaskSidecar::Open(FileSystem& file_system, const std::string& path,
+absl::StatusOr<std::unique_ptr<MaskSidecar>> MaskSidecar::Open(FileSystem& file_system,
+                                                               const std::string& path,
                                                                int64_t shard_tokens) {
-  const auto bad = [&](auto&&... parts) { return absl::InvalidArgumentError(absl::StrCat(path, ": ", parts...)); };
+  const auto bad = [&](auto&&... parts) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", parts...));
+  };
   std::unique_ptr<MaskSidecar> sidecar(new MaskSidecar);
   ACCRUE_ASSIGN_OR_RETURN(sidecar->file_, file_system.Map(path));
   const uint64_t size = sidecar->file_->size_bytes();

@@ -1,4 +1,5 @@
-// The mask sidecar of a shard: which tokens are targets, and where its examples begin. docs/data.md has the layout:
+// The mask sidecar of a shard: which tokens are targets, and where its examples begin. docs/data.md has the
+// layout:
 //
 //   8 bytes "ACCRMASK" | u32 version 1 | u32 zero | u64 tokens | u64 examples
 //   u64 offsets[examples + 1]   strictly ascending, from 0 to tokens
@@ -20,7 +21,8 @@ namespace accrue {
 
 class MaskSidecar {
  public:
-  // Maps and checks the file. NOT_FOUND; INVALID_ARGUMENT where it contradicts itself or a shard of shard_tokens.
+  // Maps and checks the file. NOT_FOUND; INVALID_ARGUMENT where it contradicts itself or a shard of
+  // shard_tokens.
   static absl::StatusOr<std::unique_ptr<MaskSidecar>> Open(FileSystem& file_system, const std::string& path,
                                                            int64_t shard_tokens);
 

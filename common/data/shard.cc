@@ -48,9 +48,11 @@ int64_t FirstAtOrAbove(const T* tokens, int64_t count, uint64_t limit) {
 }
 
 // The arrays of an index: int32 lengths, int64 byte offsets, int64 document bounds.
-absl::Status CheckMegatronIndex(const MappedFile& index, const std::string& index_path, const std::string& bin_path,
-                                uint64_t bin_bytes, int* token_bytes) {
-  const auto bad = [&](auto&&... parts) { return absl::InvalidArgumentError(absl::StrCat(index_path, ": ", parts...)); };
+absl::Status CheckMegatronIndex(const MappedFile& index, const std::string& index_path,
+                                const std::string& bin_path, uint64_t bin_bytes, int* token_bytes) {
+  const auto bad = [&](auto&&... parts) {
+    return absl::InvalidArgumentError(absl::StrCat(index_path, ": ", parts...));
+  };
   const uint8_t* data = index.data();
   const uint64_t size = index.size_bytes();
   if (size < kMegatronHeaderBytes) {
@@ -133,8 +135,8 @@ absl::Status Shard::ParseLlmc() {
   const int32_t version = Load<int32_t>(file_->data() + 4);
   const int32_t count = Load<int32_t>(file_->data() + 8);
   if (magic != kLlmcMagic16 && magic != kLlmcMagic32) {
-    return bad("expected magic number ", kLlmcMagic16, " or ", kLlmcMagic32, " (llm.c), or an .idx beside it (Megatron), found ",
-               magic);
+    return bad("expected magic number ", kLlmcMagic16, " or ", kLlmcMagic32,
+               " (llm.c), or an .idx beside it (Megatron), found ", magic);
   }
   const int32_t expected_version = magic == kLlmcMagic16 ? kLlmcVersion16 : kLlmcVersion32;
   if (version != expected_version) {
@@ -142,7 +144,8 @@ absl::Status Shard::ParseLlmc() {
   }
   token_bytes_ = magic == kLlmcMagic16 ? 2 : 4;
   if (count < 0) return bad("the header says ", count, " tokens, which is negative");
-  const uint64_t expected_size = kLlmcHeaderBytes + static_cast<uint64_t>(count) * static_cast<uint64_t>(token_bytes_);
+  const uint64_t expected_size =
+      kLlmcHeaderBytes + static_cast<uint64_t>(count) * static_cast<uint64_t>(token_bytes_);
   if (size != expected_size) {
     return bad("the header says ", count, " tokens, so expected ", expected_size, " bytes, found ", size,
                size < expected_size ? "; the file is truncated" : "");
@@ -186,10 +189,10 @@ absl::Status Shard::CheckTokens(int64_t vocabulary) const {
   if (place == info_.tokens) return absl::OkStatus();
   const uint64_t token = token_bytes_ == 2 ? Load<uint16_t>(first_token_ + place * 2)
                                            : uint64_t{Load<uint32_t>(first_token_ + place * 4)};
-  return absl::InvalidArgumentError(absl::StrCat(
-      info_.path, ": token ", place, " is ", token, ", expected below ", limit,
-      vocabulary > 0 ? " (the model's vocabulary); was the shard made with another tokenizer?"
-                     : " (the most that a token id may be)"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(info_.path, ": token ", place, " is ", token, ", expected below ", limit,
+                   vocabulary > 0 ? " (the model's vocabulary); was the shard made with another tokenizer?"
+                                  : " (the most that a token id may be)"));
 }
 
 }  // namespace accrue

@@ -1,7 +1,7 @@
 // One token shard, memory-mapped: llm.c `.bin` (both variants), or Megatron `.bin` with its `.idx` beside it.
 //
-// Immutable after Open; thread-safe. The formats are hostile input: every length is checked against the file's
-// size before anything is read. docs/data.md has the layouts.
+// Immutable after Open; thread-safe. The formats are hostile input: every length is checked against the
+// file's size before anything is read. docs/data.md has the layouts.
 #pragma once
 
 #include <cstddef>
@@ -41,8 +41,8 @@ class Shard {
   // Copies tokens [first, first + count). Requires 0 <= first, 0 <= count, first + count <= tokens().
   void Copy(int64_t first, int64_t count, int32_t* out) const;
 
-  // INVALID_ARGUMENT names the first token that is at or above vocabulary, or that does not fit a non-negative int32
-  // (vocabulary 0: only that). Reads nothing where the type cannot hold such a token.
+  // INVALID_ARGUMENT names the first token that is at or above vocabulary, or that does not fit a
+  // non-negative int32 (vocabulary 0: only that). Reads nothing where the type cannot hold such a token.
   absl::Status CheckTokens(int64_t vocabulary) const;
 
  private:

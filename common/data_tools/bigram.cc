@@ -26,7 +26,8 @@ struct OpenShard {
   std::unique_ptr<MaskSidecar> mask;  // null: none
 };
 
-absl::StatusOr<std::vector<OpenShard>> OpenAll(FileSystem& file_system, const std::vector<ShardReference>& references,
+absl::StatusOr<std::vector<OpenShard>> OpenAll(FileSystem& file_system,
+                                               const std::vector<ShardReference>& references,
                                                int64_t vocabulary) {
   std::vector<OpenShard> shards;
   for (const ShardReference& reference : references) {
@@ -34,7 +35,8 @@ absl::StatusOr<std::vector<OpenShard>> OpenAll(FileSystem& file_system, const st
     ACCRUE_ASSIGN_OR_RETURN(shard.tokens, Shard::Open(file_system, reference.path));
     ACCRUE_RETURN_IF_ERROR(shard.tokens->CheckTokens(vocabulary));
     if (!reference.mask_path.empty()) {
-      ACCRUE_ASSIGN_OR_RETURN(shard.mask, MaskSidecar::Open(file_system, reference.mask_path, shard.tokens->tokens()));
+      ACCRUE_ASSIGN_OR_RETURN(shard.mask,
+                              MaskSidecar::Open(file_system, reference.mask_path, shard.tokens->tokens()));
     }
     shards.push_back(std::move(shard));
   }
@@ -61,7 +63,8 @@ void ForEachPair(const std::vector<OpenShard>& shards, Visit visit) {
             ++example;
           }
         }
-        if (previous >= 0 && is_target) visit(static_cast<uint32_t>(previous), static_cast<uint32_t>(block[i]));
+        if (previous >= 0 && is_target)
+          visit(static_cast<uint32_t>(previous), static_cast<uint32_t>(block[i]));
         previous = block[i];
       }
     }
@@ -72,7 +75,9 @@ void ForEachPair(const std::vector<OpenShard>& shards, Visit visit) {
 class Counts {
  public:
   explicit Counts(int64_t vocabulary)
-      : vocabulary_(vocabulary), firsts_(static_cast<size_t>(vocabulary)), seconds_(static_cast<size_t>(vocabulary)) {}
+      : vocabulary_(vocabulary),
+        firsts_(static_cast<size_t>(vocabulary)),
+        seconds_(static_cast<size_t>(vocabulary)) {}
 
   void Add(uint32_t a, uint32_t b) {
     ++pairs_[uint64_t{a} << 32 | b];
@@ -93,7 +98,8 @@ class Counts {
       const double unigram = static_cast<double>(seconds_[b] + 1) / static_cast<double>(total_ + vocabulary_);
       const auto it = pairs_.find(pair);
       const double seen = it == pairs_.end() ? 0 : static_cast<double>(it->second);
-      loss -= static_cast<double>(count) * std::log((seen + k * unigram) / (static_cast<double>(firsts_[a]) + k));
+      loss -=
+          static_cast<double>(count) * std::log((seen + k * unigram) / (static_cast<double>(firsts_[a]) + k));
     }
     return loss;
   }
@@ -124,10 +130,12 @@ int32_t LargestToken(const std::vector<OpenShard>& shards) {
 absl::StatusOr<BigramResult> BigramLoss(FileSystem& file_system, const std::vector<ShardReference>& train,
                                         const std::vector<ShardReference>& validation, int64_t vocabulary) {
   ACCRUE_ASSIGN_OR_RETURN(const std::vector<OpenShard> train_shards, OpenAll(file_system, train, vocabulary));
-  ACCRUE_ASSIGN_OR_RETURN(const std::vector<OpenShard> validation_shards, OpenAll(file_system, validation, vocabulary));
+  ACCRUE_ASSIGN_OR_RETURN(const std::vector<OpenShard> validation_shards,
+                          OpenAll(file_system, validation, vocabulary));
   BigramResult result;
   result.vocabulary =
-      vocabulary > 0 ? vocabulary : int64_t{std::max(LargestToken(train_shards), LargestToken(validation_shards))} + 1;
+      vocabulary > 0 ? vocabulary
+                     : int64_t{std::max(LargestToken(train_shards), LargestToken(validation_shards))} + 1;
   ForEachPair(train_shards, [&](uint32_t, uint32_t) { ++result.train_pairs; });
   if (result.train_pairs < kHeldOutShare) {
     return absl::InvalidArgumentError(absl::StrCat("expected at least ", kHeldOutShare,
@@ -137,13 +145,17 @@ absl::StatusOr<BigramResult> BigramLoss(FileSystem& file_system, const std::vect
   Counts validation_counts(result.vocabulary);
   ForEachPair(validation_shards, [&](uint32_t a, uint32_t b) { validation_counts.Add(a, b); });
   result.validation_pairs = validation_counts.total();
-  if (result.validation_pairs == 0) return absl::InvalidArgumentError("the validation part has no pair of tokens");
+  if (result.validation_pairs == 0)
+    return absl::InvalidArgumentError("the validation part has no pair of tokens");
 
   const int64_t run_pairs = std::max<int64_t>(1, result.train_pairs / (kHeldOutShare * kHeldOutRuns));
-  const auto is_held_out = [&](int64_t pair) { return pair / run_pairs % kHeldOutShare == kHeldOutShare - 1; };
+  const auto is_held_out = [&](int64_t pair) {
+    return pair / run_pairs % kHeldOutShare == kHeldOutShare - 1;
+  };
   Counts counts(result.vocabulary), held_out(result.vocabulary);
   int64_t at = 0;
-  ForEachPair(train_shards, [&](uint32_t a, uint32_t b) { (is_held_out(at++) ? held_out : counts).Add(a, b); });
+  ForEachPair(train_shards,
+              [&](uint32_t a, uint32_t b) { (is_held_out(at++) ? held_out : counts).Add(a, b); });
   double least = std::numeric_limits<double>::infinity();
   for (int log2 = kLowestLog2; log2 <= kHighestLog2; ++log2) {
     const double loss = counts.LossOf(held_out, std::ldexp(1.0, log2));

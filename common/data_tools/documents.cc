@@ -27,9 +27,9 @@ absl::StatusOr<Item> DocumentSource::NextItem() {
   if (mapped_ == nullptr) {
     ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<MappedFile> mapped, file_system_.Map(file.path));
     if (mapped->size_bytes() != file.size_bytes) {
-      return absl::FailedPreconditionError(absl::StrCat(file.path, ": expected ", file.size_bytes, " bytes, found ",
-                                                        mapped->size_bytes(),
-                                                        "; it changed while it was read. Run the command again"));
+      return absl::FailedPreconditionError(
+          absl::StrCat(file.path, ": expected ", file.size_bytes, " bytes, found ", mapped->size_bytes(),
+                       "; it changed while it was read. Run the command again"));
     }
     mapped_ = std::move(mapped);
   }
@@ -46,8 +46,10 @@ absl::StatusOr<Item> DocumentSource::NextItem() {
     end = CutNear(text.substr(0, document_end), position_ + kBatchBytes, kBatchBytes);
     item.begins_document = position_ == 0 || position_ == plan_.cut_at_byte;
     item.ends_document = end == document_end;
-    const bool held_out = plan_.cut_at_byte != 0 ? !before_cut
-                          : plan_.held_out_below != 0 && DocumentHash(plan_.seed, file.name, 0) < plan_.held_out_below;
+    const bool held_out =
+        plan_.cut_at_byte != 0
+            ? !before_cut
+            : plan_.held_out_below != 0 && DocumentHash(plan_.seed, file.name, 0) < plan_.held_out_below;
     item.split = held_out ? Split::kValidation : Split::kTrain;
   } else {
     const size_t line_feed = position_ + kBatchBytes < text.size() ? text.find('\n', position_ + kBatchBytes)

@@ -1,7 +1,8 @@
 // The text of a data set in pieces of bounded size, in an order and with cuts that the inputs alone decide.
 //
-// An item is a piece of a text file, or a run of whole lines of a JSONL file. Items are numbered from 0 over the whole
-// data set: a number names the same bytes in every run, which is what resuming stands on. Not thread-safe.
+// An item is a piece of a text file, or a run of whole lines of a JSONL file. Items are numbered from 0 over
+// the whole data set: a number names the same bytes in every run, which is what resuming stands on. Not
+// thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +40,8 @@ class DocumentSource {
   DocumentSource(FileSystem& file_system, const InputPlan& plan, int64_t first_ordinal)
       : file_system_(file_system), plan_(plan), first_ordinal_(first_ordinal) {}
 
-  // Items of about kBatchBytes together; none at the end. FAILED_PRECONDITION when a file has another size than when
-  // it was planned.
+  // Items of about kBatchBytes together; none at the end. FAILED_PRECONDITION when a file has another size
+  // than when it was planned.
   absl::StatusOr<std::vector<Item>> NextBatch();
 
   // Text is cut at about this size.
@@ -52,11 +53,11 @@ class DocumentSource {
   FileSystem& file_system_;
   const InputPlan& plan_;
   const int64_t first_ordinal_;
-  size_t file_ = 0;         // the file that the next item is in
-  uint64_t position_ = 0;   // and its first byte there
-  int64_t line_ = 1;        // and the number of its first line
+  size_t file_ = 0;        // the file that the next item is in
+  uint64_t position_ = 0;  // and its first byte there
+  int64_t line_ = 1;       // and the number of its first line
   int64_t ordinal_ = 0;
-  uint64_t bytes_ = 0;      // of the data set before the next item
+  uint64_t bytes_ = 0;                        // of the data set before the next item
   std::shared_ptr<const MappedFile> mapped_;  // of file_, once position_ is in it
 };
 

@@ -64,7 +64,8 @@ class Walker {
 
   absl::Status Add(const std::string& input) {
     if (!file_system_.Exists(input)) {
-      return absl::NotFoundError(absl::StrCat("input ", input, " does not exist; expected a file or a folder"));
+      return absl::NotFoundError(
+          absl::StrCat("input ", input, " does not exist; expected a file or a folder"));
     }
     if (file_system_.IsDirectory(input)) return Walk(input, "", 0);
     found_.push_back({MakeFile(input, BaseName(input)), true});
@@ -76,7 +77,8 @@ class Walker {
   absl::Status Walk(const std::string& directory, const std::string& prefix, int depth) {
     if (!options_.exclude_directory.empty() && Normal(directory) == excluded_) return absl::OkStatus();
     if (depth > kMaxFolderDepth) {
-      return absl::InvalidArgumentError(absl::StrCat(directory, ": more than ", kMaxFolderDepth, " folders deep"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(directory, ": more than ", kMaxFolderDepth, " folders deep"));
     }
     ACCRUE_ASSIGN_OR_RETURN(const std::vector<std::string> names, file_system_.List(directory));
     for (const std::string& name : names) {
@@ -128,8 +130,8 @@ struct Measured {
   }
 };
 
-absl::Status MeasureJsonl(absl::string_view text, const InputFile& file, const InputOptions& options, uint64_t bound,
-                          Measured* measured) {
+absl::Status MeasureJsonl(absl::string_view text, const InputFile& file, const InputOptions& options,
+                          uint64_t bound, Measured* measured) {
   int64_t line_number = 0;
   while (!text.empty()) {
     ++line_number;
@@ -137,7 +139,8 @@ absl::Status MeasureJsonl(absl::string_view text, const InputFile& file, const I
     text.remove_prefix(std::min(text.size(), line.size() + 1));
     if (IsBlank(line)) continue;
     if (measured->documents == 0) {
-      ACCRUE_ASSIGN_OR_RETURN(const Record record, ParseRecord(line, absl::StrCat(file.path, ":", line_number)));
+      ACCRUE_ASSIGN_OR_RETURN(const Record record,
+                              ParseRecord(line, absl::StrCat(file.path, ":", line_number)));
       measured->record_kind = record.kind;
     }
     measured->AddDocument(DocumentHash(options.seed, file.name, line_number), bound);
@@ -244,13 +247,15 @@ absl::StatusOr<InputPlan> PlanInputs(FileSystem& file_system, const InputOptions
     plan.files.push_back(found[i].file);
   }
   if (plan.files.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("found no text in ", options.inputs.size(), " inputs (", found.size(),
-                                                   " files, ", plan.skipped_binary, " of them binary)",
-                                                   options.include.empty() ? "" : "; does --include match any name?"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("found no text in ", options.inputs.size(), " inputs (", found.size(), " files, ",
+                     plan.skipped_binary, " of them binary)",
+                     options.include.empty() ? "" : "; does --include match any name?"));
   }
   plan.documents = all.documents;
   ChooseHeldOut(bound, all, &plan);
-  if (plan.documents == 1) ACCRUE_RETURN_IF_ERROR(CutSingleDocument(file_system, options.validation_fraction, &plan));
+  if (plan.documents == 1)
+    ACCRUE_RETURN_IF_ERROR(CutSingleDocument(file_system, options.validation_fraction, &plan));
   return plan;
 }
 

@@ -32,7 +32,8 @@ absl::StatusOr<std::vector<std::string>> ShardNames(FileSystem& file_system, con
     if (absl::EndsWith(entry, ".bin")) names.push_back(entry);
   }
   if (names.empty()) {
-    return absl::NotFoundError(absl::StrCat(report.directory, ": expected ", kDataManifestName, " or token shards (*.bin)"));
+    return absl::NotFoundError(
+        absl::StrCat(report.directory, ": expected ", kDataManifestName, " or token shards (*.bin)"));
   }
   return names;
 }
@@ -80,7 +81,8 @@ absl::Status InspectOne(FileSystem& file_system, const DataReport& data, const s
                       entry.tokens == report->info.tokens;
     report->hash_check = same ? "ok" : "differs from the manifest";
     if (!entry.mask_name.empty()) {
-      ACCRUE_RETURN_IF_ERROR(InspectMask(file_system, entry, JoinPath(data.directory, entry.mask_name), report));
+      ACCRUE_RETURN_IF_ERROR(
+          InspectMask(file_system, entry, JoinPath(data.directory, entry.mask_name), report));
     }
   }
   return absl::OkStatus();
@@ -88,9 +90,11 @@ absl::Status InspectOne(FileSystem& file_system, const DataReport& data, const s
 
 }  // namespace
 
-absl::StatusOr<DataReport> InspectData(FileSystem& file_system, const std::string& path, int64_t first_tokens) {
+absl::StatusOr<DataReport> InspectData(FileSystem& file_system, const std::string& path,
+                                       int64_t first_tokens) {
   if (!file_system.Exists(path)) {
-    return absl::NotFoundError(absl::StrCat(path, " does not exist: expected a shard, a folder or a manifest"));
+    return absl::NotFoundError(
+        absl::StrCat(path, " does not exist: expected a shard, a folder or a manifest"));
   }
   DataReport report;
   const bool is_directory = file_system.IsDirectory(path);
@@ -106,13 +110,15 @@ absl::StatusOr<DataReport> InspectData(FileSystem& file_system, const std::strin
   }
   std::unique_ptr<Tokenizer> tokenizer;
   if (!report.manifest.tokenizer_directory.empty()) {
-    auto loaded = Tokenizer::Load(file_system, JoinPath(report.directory, report.manifest.tokenizer_directory));
+    auto loaded =
+        Tokenizer::Load(file_system, JoinPath(report.directory, report.manifest.tokenizer_directory));
     if (loaded.ok()) tokenizer = *std::move(loaded);  // without one the ids are shown alone
   }
   report.shards.resize(names.size());
   ACCRUE_RETURN_IF_ERROR(ParallelFor(names.size(), DefaultThreads(), [&](size_t i) {
     ShardReport& shard = report.shards[i];
-    const absl::Status status = InspectOne(file_system, report, names[i], tokenizer.get(), first_tokens, &shard);
+    const absl::Status status =
+        InspectOne(file_system, report, names[i], tokenizer.get(), first_tokens, &shard);
     shard.error = std::string(status.message());
     return absl::OkStatus();
   }));
@@ -157,7 +163,8 @@ std::string DataReportToJson(const DataReport& report) {
 std::string DataReportToText(const DataReport& report) {
   std::string text;
   if (report.has_manifest) {
-    absl::StrAppend(&text, "tokenizer ", report.manifest.tokenizer, ", vocabulary ", report.manifest.vocabulary, "\n");
+    absl::StrAppend(&text, "tokenizer ", report.manifest.tokenizer, ", vocabulary ",
+                    report.manifest.vocabulary, "\n");
   }
   int64_t tokens = 0;
   for (const ShardReport& shard : report.shards) {
@@ -167,8 +174,10 @@ std::string DataReportToText(const DataReport& report) {
       continue;
     }
     tokens += shard.info.tokens;
-    absl::StrAppend(&text, "  format     ", shard.info.format, shard.split.empty() ? "" : ", ", shard.split, "\n");
-    absl::StrAppend(&text, "  tokens     ", shard.info.tokens, ", ids ", shard.lowest_token, " to ", shard.highest_token,
+    absl::StrAppend(&text, "  format     ", shard.info.format, shard.split.empty() ? "" : ", ", shard.split,
+                    "\n");
+    absl::StrAppend(&text, "  tokens     ", shard.info.tokens, ", ids ", shard.lowest_token, " to ",
+                    shard.highest_token,
                     shard.documents < 0 ? "" : absl::StrCat(", ", shard.documents, " documents"), "\n");
     if (shard.examples >= 0) {
       absl::StrAppend(&text, "  mask       ", shard.examples, " examples, ", shard.targets, " targets\n");
@@ -181,7 +190,8 @@ std::string DataReportToText(const DataReport& report) {
     }
     absl::StrAppend(&text, "\n");
   }
-  absl::StrAppend(&text, report.shards.size(), " shards, ", tokens, " tokens: ", report.ok ? "ok" : "NOT ok", "\n");
+  absl::StrAppend(&text, report.shards.size(), " shards, ", tokens, " tokens: ", report.ok ? "ok" : "NOT ok",
+                  "\n");
   return text;
 }
 

@@ -38,7 +38,8 @@ absl::Status CheckOptions(const PrepareOptions& options) {
   if (options.tokenizer == "gpt2" && options.model.empty()) {
     return bad("the tokenizer gpt2 needs its vocab.json and merges.txt: give their folder as the model");
   }
-  if (options.tokenizer == "bytes" && !options.model.empty()) return bad("the tokenizer bytes takes no model");
+  if (options.tokenizer == "bytes" && !options.model.empty())
+    return bad("the tokenizer bytes takes no model");
   if (options.vocabulary < 300 || options.vocabulary > (1 << 20)) {
     return bad("expected a vocabulary of 300 to ", 1 << 20, " pieces, found ", options.vocabulary);
   }
@@ -49,7 +50,8 @@ absl::Status CheckOptions(const PrepareOptions& options) {
     return bad("expected 1 to ", kLlmcMaxTokens, " tokens a shard, found ", options.shard_tokens);
   }
   if (options.sample_bytes == 0) return bad("expected a sample of at least one byte to train on");
-  if (options.threads < 0 || options.threads > 1024) return bad("expected 0 to 1024 threads, found ", options.threads);
+  if (options.threads < 0 || options.threads > 1024)
+    return bad("expected 0 to 1024 threads, found ", options.threads);
   return absl::OkStatus();
 }
 
@@ -58,7 +60,8 @@ using ModelFiles = std::vector<Tokenizer::File>;
 
 absl::StatusOr<std::string> ReadModelFile(FileSystem& file_system, const std::string& path) {
   absl::StatusOr<std::string> contents = file_system.ReadAll(path, kModelLimitBytes);
-  if (absl::IsResourceExhausted(contents.status())) return absl::InvalidArgumentError(contents.status().message());
+  if (absl::IsResourceExhausted(contents.status()))
+    return absl::InvalidArgumentError(contents.status().message());
   return contents;
 }
 
@@ -137,12 +140,13 @@ class Preparation {
     ACCRUE_RETURN_IF_ERROR(CheckOptions(options_));
     ACCRUE_ASSIGN_OR_RETURN(model_files_, ReadModelFiles(file_system_, options_));
     hooks_.progress({.stage = "reading"});
-    ACCRUE_ASSIGN_OR_RETURN(plan_, PlanInputs(file_system_, {.inputs = options_.inputs,
-                                                             .include = options_.include,
-                                                             .exclude_directory = options_.output,
-                                                             .validation_fraction = options_.validation_fraction,
-                                                             .seed = options_.seed,
-                                                             .threads = threads_}));
+    ACCRUE_ASSIGN_OR_RETURN(plan_,
+                            PlanInputs(file_system_, {.inputs = options_.inputs,
+                                                      .include = options_.include,
+                                                      .exclude_directory = options_.output,
+                                                      .validation_fraction = options_.validation_fraction,
+                                                      .seed = options_.seed,
+                                                      .threads = threads_}));
     SayWhatWasFound();
     ACCRUE_RETURN_IF_ERROR(OpenOutput());
     if (state_.complete) return Report(/*was_complete=*/true);
@@ -233,10 +237,11 @@ class Preparation {
     if (options_.tokenizer == "bytes") {
       tokenizer_ = NewByteTokenizer();
     } else if (options_.tokenizer == "gpt2") {
-      ACCRUE_ASSIGN_OR_RETURN(tokenizer_,
-                              NewGpt2Tokenizer(model_files_[0].contents, model_files_[1].contents, options_.model));
+      ACCRUE_ASSIGN_OR_RETURN(
+          tokenizer_, NewGpt2Tokenizer(model_files_[0].contents, model_files_[1].contents, options_.model));
     } else if (!model_files_.empty()) {
-      ACCRUE_ASSIGN_OR_RETURN(tokenizer_, NewSentencePieceTokenizer(model_files_[0].contents, model_files_[0].name));
+      ACCRUE_ASSIGN_OR_RETURN(tokenizer_,
+                              NewSentencePieceTokenizer(model_files_[0].contents, model_files_[0].name));
     } else {
       ACCRUE_RETURN_IF_ERROR(TrainOrReload());
     }
@@ -263,7 +268,8 @@ class Preparation {
     state_.manifest.end_of_document = tokenizer_->end_of_document();
     nlohmann::ordered_json made_with = OptionsJson(options_);
     made_with["fingerprint"] = state_.fingerprint;
-    state_.manifest.options_json = made_with.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+    state_.manifest.options_json =
+        made_with.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
     return WritePrepareState(file_system_, options_.output, state_);
   }
 
@@ -306,10 +312,11 @@ class Preparation {
       ++writer.next_shard;
       writer.start = state_.ends[i];
     }
-    return std::make_unique<SplitWriter>(file_system_, writer, [this](const DataManifestShard& shard, SplitPosition end) {
-      AddShard(&state_, shard, end);
-      return WritePrepareState(file_system_, options_.output, state_);
-    });
+    return std::make_unique<SplitWriter>(file_system_, writer,
+                                         [this](const DataManifestShard& shard, SplitPosition end) {
+                                           AddShard(&state_, shard, end);
+                                           return WritePrepareState(file_system_, options_.output, state_);
+                                         });
   }
 
   absl::Status WriteShards() {
@@ -320,15 +327,17 @@ class Preparation {
     const std::array<std::unique_ptr<SplitWriter>, kSplits> writers = {NewWriter(Split::kTrain),
                                                                        NewWriter(Split::kValidation)};
     int64_t items = *std::max_element(first_needed.begin(), first_needed.end());
-    ACCRUE_RETURN_IF_ERROR(TokenizeAll(
-        file_system_, plan_, *tokenizer_, first_needed, threads_, [&](const TokenizedItem& item) -> absl::Status {
-          for (size_t split = 0; split < kSplits; ++split) {
-            ACCRUE_RETURN_IF_ERROR(writers[split]->Add(item.ordinal, item.runs[split]));
-          }
-          items = item.ordinal + 1;
-          hooks_.progress({"tokenizing", item.end_in_data, plan_.total_bytes, writers[0]->tokens() + writers[1]->tokens()});
-          return absl::OkStatus();
-        }));
+    ACCRUE_RETURN_IF_ERROR(TokenizeAll(file_system_, plan_, *tokenizer_, first_needed, threads_,
+                                       [&](const TokenizedItem& item) -> absl::Status {
+                                         for (size_t split = 0; split < kSplits; ++split) {
+                                           ACCRUE_RETURN_IF_ERROR(
+                                               writers[split]->Add(item.ordinal, item.runs[split]));
+                                         }
+                                         items = item.ordinal + 1;
+                                         hooks_.progress({"tokenizing", item.end_in_data, plan_.total_bytes,
+                                                          writers[0]->tokens() + writers[1]->tokens()});
+                                         return absl::OkStatus();
+                                       }));
     for (const auto& writer : writers) ACCRUE_RETURN_IF_ERROR(writer->Finish(items));
     return absl::OkStatus();
   }
@@ -341,7 +350,8 @@ class Preparation {
     if (plan_.held_out > 0 && manifest.shards.back().split != SplitName(Split::kValidation)) {
       hooks_.message("the documents that were held out are empty, so there is no validation part");
     }
-    ACCRUE_RETURN_IF_ERROR(file_system_.WriteAtomically(Path(kDataManifestName), DataManifestToJson(manifest)));
+    ACCRUE_RETURN_IF_ERROR(
+        file_system_.WriteAtomically(Path(kDataManifestName), DataManifestToJson(manifest)));
     state_.complete = true;
     return WritePrepareState(file_system_, options_.output, state_);
   }
@@ -374,8 +384,9 @@ absl::StatusOr<PrepareReport> PrepareData(FileSystem& file_system, const Prepare
                                           const PrepareHooks& hooks) {
   absl::StatusOr<PrepareReport> report = Preparation(file_system, options, hooks).Run();
   if (absl::IsResourceExhausted(report.status())) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        report.status().message(), "; free some space and run the same command again: it goes on where it stopped"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat(report.status().message(),
+                     "; free some space and run the same command again: it goes on where it stopped"));
   }
   return report;
 }

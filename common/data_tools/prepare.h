@@ -1,4 +1,5 @@
-// `accrue data prepare`: text to token shards, a manifest and a tokenizer. docs/data.md describes what it leaves.
+// `accrue data prepare`: text to token shards, a manifest and a tokenizer. docs/data.md describes what it
+// leaves.
 //
 // The bytes it writes depend on inputs and options alone: not on threads, nor on where it was interrupted.
 #pragma once
@@ -18,8 +19,8 @@ struct PrepareOptions {
   std::vector<std::string> inputs;
   std::vector<std::string> include;
   std::string tokenizer = "bytes";  // bytes | sentencepiece | gpt2
-  // sentencepiece: a model file, empty to train one. gpt2: the folder of vocab.json and merges.txt (or encoder.json
-  // and vocab.bpe).
+  // sentencepiece: a model file, empty to train one. gpt2: the folder of vocab.json and merges.txt (or
+  // encoder.json and vocab.bpe).
   std::string model;
   int64_t vocabulary = 8192;        // of a model that is trained
   uint64_t sample_bytes = 8 << 20;  // of text that it is trained on
@@ -51,8 +52,9 @@ struct PrepareReport {
   bool was_complete = false;  // nothing was left to do
 };
 
-// INVALID_ARGUMENT for options and inputs that cannot be; FAILED_PRECONDITION when the output holds data that this did
-// not make, or an input changed meanwhile; RESOURCE_EXHAUSTED when the disk is full: run again, it goes on.
+// INVALID_ARGUMENT for options and inputs that cannot be; FAILED_PRECONDITION when the output holds data that
+// this did not make, or an input changed meanwhile; RESOURCE_EXHAUSTED when the disk is full: run again, it
+// goes on.
 absl::StatusOr<PrepareReport> PrepareData(FileSystem& file_system, const PrepareOptions& options,
                                           const PrepareHooks& hooks);
 

@@ -24,7 +24,8 @@ bool FileHas(FileSystem& file_system, const std::string& path, const std::string
 
 }  // namespace
 
-absl::Status WritePrepareState(FileSystem& file_system, const std::string& directory, const PrepareState& state) {
+absl::Status WritePrepareState(FileSystem& file_system, const std::string& directory,
+                               const PrepareState& state) {
   Json ends = Json::array();
   for (const SplitPosition& end : state.ends) ends.push_back({end.item, end.tokens});
   const Json json{{"fingerprint", state.fingerprint},
@@ -46,7 +47,8 @@ absl::StatusOr<PrepareState> ReadPrepareState(FileSystem& file_system, const std
   ACCRUE_ASSIGN_OR_RETURN(state.manifest, DataManifestFromJson(json["manifest"].dump(), path));
   if (!ends.is_array() || ends.size() != state.manifest.shards.size()) return damaged;
   for (const Json& end : ends) {
-    if (!end.is_array() || end.size() != 2 || !end[0].is_number_integer() || !end[1].is_number_integer()) return damaged;
+    if (!end.is_array() || end.size() != 2 || !end[0].is_number_integer() || !end[1].is_number_integer())
+      return damaged;
     state.ends.push_back({end[0].get<int64_t>(), end[1].get<int64_t>()});
   }
   const auto take = [&](const char* name, auto is_type, auto* out) {
@@ -57,7 +59,8 @@ absl::StatusOr<PrepareState> ReadPrepareState(FileSystem& file_system, const std
   };
   const auto is_string = [](const Json& j) { return j.is_string(); };
   const auto is_boolean = [](const Json& j) { return j.is_boolean(); };
-  if (!take("fingerprint", is_string, &state.fingerprint) || !take("tokenizer_hash", is_string, &state.tokenizer_hash) ||
+  if (!take("fingerprint", is_string, &state.fingerprint) ||
+      !take("tokenizer_hash", is_string, &state.tokenizer_hash) ||
       !take("complete", is_boolean, &state.complete)) {
     return damaged;
   }

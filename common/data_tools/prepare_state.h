@@ -1,7 +1,8 @@
-// What `accrue data prepare` has finished in a folder, so that it goes on after an interruption: `.prepare.json`.
+// What `accrue data prepare` has finished in a folder, so that it goes on after an interruption:
+// `.prepare.json`.
 //
-// The file is replaced after every shard. A shard counts as finished when it is named here and its file still has the
-// size and hash. Thread-safe: the functions share nothing.
+// The file is replaced after every shard. A shard counts as finished when it is named here and its file still
+// has the size and hash. Thread-safe: the functions share nothing.
 #pragma once
 
 #include <string>
@@ -18,14 +19,15 @@ namespace accrue {
 inline constexpr char kPrepareStateName[] = ".prepare.json";
 
 struct PrepareState {
-  std::string fingerprint;     // of inputs and options
-  std::string tokenizer_hash;  // of the tokenizer's files
-  bool complete = false;       // the manifest is written
-  DataManifest manifest;       // of the shards that are finished: train, then validation, each in order
+  std::string fingerprint;          // of inputs and options
+  std::string tokenizer_hash;       // of the tokenizer's files
+  bool complete = false;            // the manifest is written
+  DataManifest manifest;            // of the shards that are finished: train, then validation, each in order
   std::vector<SplitPosition> ends;  // of each shard
 };
 
-absl::Status WritePrepareState(FileSystem& file_system, const std::string& directory, const PrepareState& state);
+absl::Status WritePrepareState(FileSystem& file_system, const std::string& directory,
+                               const PrepareState& state);
 // NOT_FOUND without one; INVALID_ARGUMENT for a damaged one.
 absl::StatusOr<PrepareState> ReadPrepareState(FileSystem& file_system, const std::string& directory);
 

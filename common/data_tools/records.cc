@@ -33,12 +33,15 @@ absl::StatusOr<Record> ParseRecord(absl::string_view line, const std::string& pl
     json = Json::parse(line.begin(), line.end());
   } catch (const Json::exception& error) {
     const auto* parse_error = dynamic_cast<const Json::parse_error*>(&error);
-    return absl::InvalidArgumentError(absl::StrCat(place, ":", parse_error != nullptr ? parse_error->byte : 1,
-                                                   ": expected a JSON object, found something that is not JSON"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(place, ":", parse_error != nullptr ? parse_error->byte : 1,
+                     ": expected a JSON object, found something that is not JSON"));
   }
   const auto bad = [&](absl::string_view found) {
     return absl::InvalidArgumentError(absl::StrCat(
-        place, ": expected an object with \"text\", or with \"prompt\" and \"completion\", each a string; found ", found));
+        place,
+        ": expected an object with \"text\", or with \"prompt\" and \"completion\", each a string; found ",
+        found));
   };
   if (!json.is_object()) return bad(json.type_name());
   const auto take = [&](const char* name, std::string* out) -> absl::Status {

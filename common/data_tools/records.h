@@ -23,7 +23,8 @@ struct Record {
 // Longer lines are refused.
 inline constexpr size_t kMaxRecordBytes = size_t{256} << 20;
 
-// INVALID_ARGUMENT: `place` (file:line), the column where the JSON ends to be JSON, what was expected and found.
+// INVALID_ARGUMENT: `place` (file:line), the column where the JSON ends to be JSON, what was expected and
+// found.
 absl::StatusOr<Record> ParseRecord(absl::string_view line, const std::string& place);
 
 // Only white space: no record.

@@ -15,7 +15,10 @@
 namespace accrue {
 
 SplitWriter::SplitWriter(FileSystem& file_system, Options options, OnShard on_shard)
-    : file_system_(file_system), options_(std::move(options)), on_shard_(std::move(on_shard)), next_shard_(options_.next_shard) {
+    : file_system_(file_system),
+      options_(std::move(options)),
+      on_shard_(std::move(on_shard)),
+      next_shard_(options_.next_shard) {
   ACCRUE_CHECK(options_.shard_tokens >= 1 && options_.shard_tokens <= kLlmcMaxTokens);
   Clear();
 }
@@ -60,7 +63,8 @@ absl::Status SplitWriter::Add(int64_t ordinal, const TokenRun& run) {
 absl::Status SplitWriter::AddExamples(int64_t ordinal, const TokenRun& run, int64_t skip) {
   for (size_t i = 0; i < run.starts.size(); ++i) {
     const int64_t from = run.starts[i];
-    const int64_t to = i + 1 < run.starts.size() ? run.starts[i + 1] : static_cast<int64_t>(run.tokens.size());
+    const int64_t to =
+        i + 1 < run.starts.size() ? run.starts[i + 1] : static_cast<int64_t>(run.tokens.size());
     if (from < skip) continue;
     if (in_shard_ > 0 && in_shard_ + (to - from) > options_.shard_tokens) {
       ACCRUE_RETURN_IF_ERROR(Flush({ordinal, from}));

@@ -1,5 +1,5 @@
-// Cuts one split's tokens into shards of a fixed number of tokens and writes each whole: the file appears under its
-// name when it is complete and durable, its mask before it.
+// Cuts one split's tokens into shards of a fixed number of tokens and writes each whole: the file appears
+// under its name when it is complete and durable, its mask before it.
 //
 // Where shards end depends on the tokens alone. A shard with masks holds whole examples. Not thread-safe.
 #pragma once
@@ -32,7 +32,7 @@ class SplitWriter {
     bool masked = false;
     int64_t shard_tokens = 1;  // in [1, kLlmcMaxTokens]
     int next_shard = 0;
-    SplitPosition start;       // what comes before is written already
+    SplitPosition start;  // what comes before is written already
   };
   // Called once a shard is durable.
   using OnShard = std::function<absl::Status(const DataManifestShard&, SplitPosition end)>;

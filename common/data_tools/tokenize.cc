@@ -61,7 +61,8 @@ absl::Status TokenizeLines(const Item& item, const InputPlan& plan, const Tokeni
     ACCRUE_ASSIGN_OR_RETURN(const Record record, ParseRecord(line, place));
     if (record.kind != plan.record_kind) {
       return absl::InvalidArgumentError(absl::StrCat(place, ": expected ", RecordKindName(plan.record_kind),
-                                                     " as in the first record, found ", RecordKindName(record.kind)));
+                                                     " as in the first record, found ",
+                                                     RecordKindName(record.kind)));
     }
     ACCRUE_RETURN_IF_ERROR(AppendRecord(record, tokenizer, encoder, &out->runs[split]));
   }
@@ -71,7 +72,8 @@ absl::Status TokenizeLines(const Item& item, const InputPlan& plan, const Tokeni
 // Hands batches out to threads and takes their results back in order.
 class Pipeline {
  public:
-  Pipeline(DocumentSource* source, const InputPlan& plan, const Tokenizer& tokenizer, const FirstNeeded& first_needed)
+  Pipeline(DocumentSource* source, const InputPlan& plan, const Tokenizer& tokenizer,
+           const FirstNeeded& first_needed)
       : source_(source), plan_(plan), tokenizer_(tokenizer), first_needed_(first_needed) {}
 
   absl::Status Run(int threads, const std::function<absl::Status(const TokenizedItem&)>& consume) {

@@ -23,20 +23,20 @@ struct TokenRun {
 
 struct TokenizedItem {
   int64_t ordinal = 0;
-  uint64_t end_in_data = 0;      // bytes of the data set up to the end of the item
+  uint64_t end_in_data = 0;            // bytes of the data set up to the end of the item
   std::array<TokenRun, kSplits> runs;  // by Split
 };
 
 // Which items a split still needs: from this ordinal on.
 using FirstNeeded = std::array<int64_t, kSplits>;
 
-// INVALID_ARGUMENT for a bad JSONL record, by file, line and column. Runs of splits that do not need the item are
-// left empty.
+// INVALID_ARGUMENT for a bad JSONL record, by file, line and column. Runs of splits that do not need the item
+// are left empty.
 absl::Status TokenizeItem(const Item& item, const InputPlan& plan, const Tokenizer& tokenizer,
                           const FirstNeeded& first_needed, Encoder* encoder, TokenizedItem* out);
 
-// Calls consume with every item that a split needs, in order, on the calling thread. Stops at the first error, of an
-// item or of consume; of several items' errors the first in order is returned.
+// Calls consume with every item that a split needs, in order, on the calling thread. Stops at the first
+// error, of an item or of consume; of several items' errors the first in order is returned.
 absl::Status TokenizeAll(FileSystem& file_system, const InputPlan& plan, const Tokenizer& tokenizer,
                          const FirstNeeded& first_needed, int threads,
                          const std::function<absl::Status(const TokenizedItem&)>& consume);

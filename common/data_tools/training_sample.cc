@@ -18,14 +18,18 @@ constexpr size_t kMaxLineBytes = 8192;
 
 class Sampler {
  public:
-  Sampler(uint64_t seed, uint64_t total_bytes, uint64_t limit_bytes) : seed_(SplitMix64(seed)), limit_bytes_(limit_bytes) {
-    const double share = static_cast<double>(limit_bytes) / static_cast<double>(std::max<uint64_t>(total_bytes, 1));
+  Sampler(uint64_t seed, uint64_t total_bytes, uint64_t limit_bytes)
+      : seed_(SplitMix64(seed)), limit_bytes_(limit_bytes) {
+    const double share =
+        static_cast<double>(limit_bytes) / static_cast<double>(std::max<uint64_t>(total_bytes, 1));
     take_all_ = share >= 1;
     below_ = take_all_ ? 0 : static_cast<uint64_t>(std::ldexp(share, 64));
   }
 
   // Whether the number-th line is drawn; a JSONL line is drawn whole, so that few are parsed.
-  bool Draws(uint64_t number) const { return !full() && (take_all_ || SplitMix64(seed_ ^ SplitMix64(number)) < below_); }
+  bool Draws(uint64_t number) const {
+    return !full() && (take_all_ || SplitMix64(seed_ ^ SplitMix64(number)) < below_);
+  }
 
   void AddLine(absl::string_view line) {
     while (!line.empty() && !full()) {
@@ -85,8 +89,10 @@ absl::StatusOr<std::vector<std::string>> SampleTrainingLines(FileSystem& file_sy
           sampler.AddLine(line);
           return absl::OkStatus();
         }
-        if (IsBlank(line) || DocumentHash(plan.seed, item.file->name, at) < plan.held_out_below) return absl::OkStatus();
-        ACCRUE_ASSIGN_OR_RETURN(const Record record, ParseRecord(line, absl::StrCat(item.file->path, ":", at)));
+        if (IsBlank(line) || DocumentHash(plan.seed, item.file->name, at) < plan.held_out_below)
+          return absl::OkStatus();
+        ACCRUE_ASSIGN_OR_RETURN(const Record record,
+                                ParseRecord(line, absl::StrCat(item.file->path, ":", at)));
         ACCRUE_RETURN_IF_ERROR(AddText(record.text, &sampler));
         ACCRUE_RETURN_IF_ERROR(AddText(record.prompt, &sampler));
         return AddText(record.completion, &sampler);

@@ -1,5 +1,5 @@
-// The lines of training documents that a SentencePiece model is trained on: a bounded sample that inputs and seed
-// alone decide.
+// The lines of training documents that a SentencePiece model is trained on: a bounded sample that inputs and
+// seed alone decide.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,8 @@
 
 namespace accrue {
 
-// About limit_bytes, spread evenly; all lines when there are no more. Empty lines are left out, long ones cut, and
-// bytes that are not UTF-8 become U+FFFD. Held-out documents are not among them.
+// About limit_bytes, spread evenly; all lines when there are no more. Empty lines are left out, long ones
+// cut, and bytes that are not UTF-8 become U+FFFD. Held-out documents are not among them.
 absl::StatusOr<std::vector<std::string>> SampleTrainingLines(FileSystem& file_system, const InputPlan& plan,
                                                              uint64_t limit_bytes);
 

@@ -9,9 +9,10 @@
 namespace accrue {
 namespace {
 
-// Source: GPT-2's encoder.py. White space is spelled out as Unicode's White_Space property, which is what Hugging
-// Face's tokenizers match; PCRE2's own \s differs in U+180E.
-#define ACCRUE_SPACES R"(\t-\r\x20\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})"
+// Source: GPT-2's encoder.py. White space is spelled out as Unicode's White_Space property, which is what
+// Hugging Face's tokenizers match; PCRE2's own \s differs in U+180E.
+#define ACCRUE_SPACES \
+  R"(\t-\r\x20\x{85}\x{A0}\x{1680}\x{2000}-\x{200A}\x{2028}\x{2029}\x{202F}\x{205F}\x{3000})"
 constexpr char kPattern[] =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^)" ACCRUE_SPACES R"(\p{L}\p{N}]+|[)" ACCRUE_SPACES
     R"(]+(?![^)" ACCRUE_SPACES R"(])|[)" ACCRUE_SPACES R"(]+)";
@@ -26,8 +27,8 @@ struct Gpt2Pretokenizer::Pattern {
 Gpt2Pretokenizer::Gpt2Pretokenizer() : pattern_(std::make_unique<Pattern>()) {
   int error = 0;
   PCRE2_SIZE place = 0;
-  pattern_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(kPattern), PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
-                                 &error, &place, nullptr);
+  pattern_->code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(kPattern), PCRE2_ZERO_TERMINATED,
+                                 PCRE2_UTF | PCRE2_UCP, &error, &place, nullptr);
   ACCRUE_CHECK(pattern_->code != nullptr);
   pcre2_jit_compile(pattern_->code, PCRE2_JIT_COMPLETE);  // only faster: without it the interpreter matches
 }

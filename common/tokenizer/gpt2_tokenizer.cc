@@ -32,7 +32,8 @@ struct Vocabulary {
   int32_t end_of_document = -1;
 };
 
-// Merges the pairs of one word: always the lowest rank, and of equal ones the leftmost, as GPT-2 does. O(n log n).
+// Merges the pairs of one word: always the lowest rank, and of equal ones the leftmost, as GPT-2 does. O(n
+// log n).
 class Merger {
  public:
   explicit Merger(const Vocabulary& vocabulary) : vocabulary_(vocabulary) {}
@@ -41,8 +42,8 @@ class Merger {
     symbols_.clear();
     for (size_t i = 0; i < word.size(); ++i) {
       const int32_t at = static_cast<int32_t>(i);
-      symbols_.push_back({vocabulary_.byte_ids[static_cast<uint8_t>(word[i])], at - 1,
-                          i + 1 < word.size() ? at + 1 : -1});
+      symbols_.push_back(
+          {vocabulary_.byte_ids[static_cast<uint8_t>(word[i])], at - 1, i + 1 < word.size() ? at + 1 : -1});
     }
     for (size_t i = 0; i + 1 < symbols_.size(); ++i) Consider(static_cast<int32_t>(i));
     while (!candidates_.empty()) {
@@ -106,11 +107,11 @@ class Gpt2Encoder : public Encoder {
   absl::Status EncodeValid(absl::string_view text, std::vector<int32_t>* ids) {
     for (size_t at = 0, length = 0; at < text.size(); at += length) {
       ACCRUE_RETURN_IF_ERROR(splitter_.Next(text, at, &length));
-      ACCRUE_RETURN_IF_ERROR(
-          cache_.Append(text.substr(at, length), ids, [this](absl::string_view word, std::vector<int32_t>* out) {
-            merger_.Append(word, out);
-            return absl::OkStatus();
-          }));
+      ACCRUE_RETURN_IF_ERROR(cache_.Append(text.substr(at, length), ids,
+                                           [this](absl::string_view word, std::vector<int32_t>* out) {
+                                             merger_.Append(word, out);
+                                             return absl::OkStatus();
+                                           }));
     }
     return absl::OkStatus();
   }
@@ -123,7 +124,9 @@ class Gpt2Encoder : public Encoder {
 class Gpt2Tokenizer : public Tokenizer {
  public:
   Gpt2Tokenizer(std::string vocabulary_json, std::string merges, Vocabulary vocabulary)
-      : vocabulary_json_(std::move(vocabulary_json)), merges_(std::move(merges)), vocabulary_(std::move(vocabulary)) {}
+      : vocabulary_json_(std::move(vocabulary_json)),
+        merges_(std::move(merges)),
+        vocabulary_(std::move(vocabulary)) {}
 
   absl::string_view kind() const override { return "gpt2"; }
   int64_t vocabulary_size() const override { return static_cast<int64_t>(vocabulary_.bytes_of.size()); }
@@ -148,7 +151,9 @@ class Gpt2Tokenizer : public Tokenizer {
     if (vocabulary_.end_of_document >= 0) {
       for (const char* token : {"bos_token", "eos_token", "unk_token"}) config[token] = kEndOfDocumentName;
     }
-    return {{"vocab.json", vocabulary_json_}, {"merges.txt", merges_}, {"tokenizer_config.json", config.dump(2) + "\n"}};
+    return {{"vocab.json", vocabulary_json_},
+            {"merges.txt", merges_},
+            {"tokenizer_config.json", config.dump(2) + "\n"}};
   }
 
  private:
@@ -208,7 +213,8 @@ absl::Status ParseMerges(const std::string& text, const TokenIds& ids, const std
     const auto bad = [&](auto&&... what) {
       return absl::InvalidArgumentError(absl::StrCat(place, ": merges.txt:", line_number, ": ", what...));
     };
-    if (parts.size() != 2) return bad("expected two tokens and one space between them, found \"", line.substr(0, 100), "\"");
+    if (parts.size() != 2)
+      return bad("expected two tokens and one space between them, found \"", line.substr(0, 100), "\"");
     const auto left = ids.find(parts[0]), right = ids.find(parts[1]), merged = ids.find(parts[0] + parts[1]);
     if (left == ids.end() || right == ids.end() || merged == ids.end()) {
       return bad("\"", line.substr(0, 100), "\" names or makes a token that vocab.json does not have");

@@ -24,7 +24,7 @@ class WireReader {
 
   struct Field {
     uint64_t number = 0;
-    uint64_t value = 0;      // of a varint
+    uint64_t value = 0;       // of a varint
     absl::string_view bytes;  // of any other
   };
   // False at the end, and where the message is ill-formed.
@@ -33,11 +33,16 @@ class WireReader {
     if (bytes_.empty() || !Varint(&tag)) return false;
     *field = Field{tag >> 3, 0, {}};
     switch (tag & 7) {
-      case kVarint: return Varint(&field->value);
-      case kFixed64: return Take(8, &field->bytes);
-      case kBytes: return Varint(&length) && Take(length, &field->bytes);
-      case kFixed32: return Take(4, &field->bytes);
-      default: return Fail();
+      case kVarint:
+        return Varint(&field->value);
+      case kFixed64:
+        return Take(8, &field->bytes);
+      case kBytes:
+        return Varint(&length) && Take(length, &field->bytes);
+      case kFixed32:
+        return Take(4, &field->bytes);
+      default:
+        return Fail();
     }
   }
   bool well_formed() const { return well_formed_; }
@@ -146,15 +151,18 @@ std::string Contradiction(const SentencePieceModel& model) {
   size_t unknown = 0, bytes = 0;
   for (const SentencePieceModel::Piece& piece : model.pieces) {
     if (piece.text.empty()) return "a piece is empty";
-    if (!texts.insert(piece.text).second) return absl::StrCat("the piece \"", piece.text, "\" is there twice");
+    if (!texts.insert(piece.text).second)
+      return absl::StrCat("the piece \"", piece.text, "\" is there twice");
     unknown += piece.type == SentencePieceModel::Type::kUnknown ? 1 : 0;
     if (piece.type != SentencePieceModel::Type::kByte) continue;
-    if (!byte_names.contains(piece.text)) return absl::StrCat("the piece \"", piece.text, "\" stands for no byte");
+    if (!byte_names.contains(piece.text))
+      return absl::StrCat("the piece \"", piece.text, "\" stands for no byte");
     ++bytes;
   }
   if (unknown != 1) return absl::StrCat("expected one piece for the unknown, found ", unknown);
   // Names differ, so that 256 of them are all.
-  if (model.byte_fallback && bytes != 256) return absl::StrCat("expected a piece for each of 256 bytes, found ", bytes);
+  if (model.byte_fallback && bytes != 256)
+    return absl::StrCat("expected a piece for each of 256 bytes, found ", bytes);
   return "";
 }
 
@@ -162,7 +170,8 @@ std::string Contradiction(const SentencePieceModel& model) {
 
 std::string BytePieceName(uint8_t byte) { return absl::StrFormat("<0x%02X>", byte); }
 
-absl::StatusOr<SentencePieceModel> SentencePieceModel::Parse(absl::string_view bytes, const std::string& place) {
+absl::StatusOr<SentencePieceModel> SentencePieceModel::Parse(absl::string_view bytes,
+                                                             const std::string& place) {
   SentencePieceModel model;
   WireReader reader(bytes);
   WireReader::Field field;
@@ -176,7 +185,8 @@ absl::StatusOr<SentencePieceModel> SentencePieceModel::Parse(absl::string_view b
     if (field.number == 3) well_formed = ReadNormalizerSpec(field.bytes, &model);
   }
   if (!well_formed || !reader.well_formed() || model.pieces.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat(place, ": expected a SentencePiece model, found other bytes"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(place, ": expected a SentencePiece model, found other bytes"));
   }
   if (algorithm != 1 && algorithm != 2) {
     return absl::InvalidArgumentError(

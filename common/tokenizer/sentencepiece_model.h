@@ -1,5 +1,5 @@
-// SentencePiece's model file (sentencepiece_model.proto), read and written without its library: that library carries
-// a Protocol Buffers runtime of its own, which cannot share a process with the one that gRPC uses.
+// SentencePiece's model file (sentencepiece_model.proto), read and written without its library: that library
+// carries a Protocol Buffers runtime of its own, which cannot share a process with the one that gRPC uses.
 //
 // A value; what a file may hold is checked, as files are hostile input.
 #pragma once

@@ -62,13 +62,14 @@ absl::StatusOr<SentencePieceNormalizer> SentencePieceNormalizer::Create(const Se
   normalizer.escape_whitespaces_ = model.escape_whitespaces;
   normalizer.whitespace_as_suffix_ = model.whitespace_as_suffix;
   normalizer.symbols_ = symbols;
-  normalizer.changes_nothing_ = model.character_map.empty() && symbols.empty() && !model.remove_extra_whitespaces &&
-                                !model.whitespace_as_suffix;
+  normalizer.changes_nothing_ = model.character_map.empty() && symbols.empty() &&
+                                !model.remove_extra_whitespaces && !model.whitespace_as_suffix;
   if (model.character_map.empty()) return normalizer;
   uint32_t trie_bytes = 0;
   const size_t size = model.character_map.size();
   if (size > sizeof(trie_bytes)) std::memcpy(&trie_bytes, model.character_map.data(), sizeof(trie_bytes));
-  if (size <= sizeof(trie_bytes) || trie_bytes > size - sizeof(trie_bytes) || trie_bytes % 4 != 0 || trie_bytes == 0) {
+  if (size <= sizeof(trie_bytes) || trie_bytes > size - sizeof(trie_bytes) || trie_bytes % 4 != 0 ||
+      trie_bytes == 0) {
     return absl::InvalidArgumentError(absl::StrCat(place, ": the normaliser's character map of ", size,
                                                    " bytes says that its trie has ", trie_bytes));
   }
@@ -138,7 +139,7 @@ std::string SentencePieceNormalizer::Normalize(absl::string_view text, bool cont
     text.remove_prefix(prefix.length);
   }
   if (remove_extra_whitespaces_) {
-    while (absl::EndsWith(out, space)) out.resize(out.size() - space.size());
+    while (absl::EndsWith(out, space)) out.erase(out.size() - space.size());
   }
   if (whitespace_as_suffix_ && add_dummy_prefix_ && !continues) absl::StrAppend(&out, space);
   return out;

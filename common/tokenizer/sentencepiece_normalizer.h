@@ -1,7 +1,7 @@
 // SentencePiece's normaliser: replaces characters by the model's compiled map and makes spaces visible.
 //
-// The map is a little-endian u32 with the size of a double-array trie (as darts-clone lays it out), the trie, and
-// zero-terminated replacements that the trie's values are offsets of. Immutable; thread-safe.
+// The map is a little-endian u32 with the size of a double-array trie (as darts-clone lays it out), the trie,
+// and zero-terminated replacements that the trie's values are offsets of. Immutable; thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -31,10 +31,12 @@ class PrefixMatcher {
 class SentencePieceNormalizer {
  public:
   // INVALID_ARGUMENT for a map whose sizes lie.
-  static absl::StatusOr<SentencePieceNormalizer> Create(const SentencePieceModel& model, const PrefixMatcher& symbols,
+  static absl::StatusOr<SentencePieceNormalizer> Create(const SentencePieceModel& model,
+                                                        const PrefixMatcher& symbols,
                                                         const std::string& place);
 
-  // Text that continues what was normalised before gets no dummy prefix and keeps the spaces that it begins with.
+  // Text that continues what was normalised before gets no dummy prefix and keeps the spaces that it begins
+  // with.
   std::string Normalize(absl::string_view text, bool continues) const;
 
  private:

@@ -47,7 +47,8 @@ SentencePieceSegmenter::SentencePieceSegmenter(const SentencePieceModel& model, 
       lowest_score_ = std::min(lowest_score_, piece.score);
       highest_score_ = std::max(highest_score_, piece.score);
     }
-    if (piece.type != Type::kNormal && piece.type != Type::kUserDefined && piece.type != Type::kUnused) continue;
+    if (piece.type != Type::kNormal && piece.type != Type::kUserDefined && piece.type != Type::kUnused)
+      continue;
     ids_.emplace(piece.text, id);
     words_are_independent_ = words_are_independent_ && StaysWithinAWord(piece.text);
   }
@@ -67,8 +68,8 @@ void SentencePieceSegmenter::BuildTrie() {
     if (model_.pieces[static_cast<size_t>(id)].type == Type::kUnused) continue;
     uint32_t node = 0;
     for (const char c : text) {
-      const auto [it, inserted] =
-          children_.try_emplace(uint64_t{node} << 8 | static_cast<uint8_t>(c), static_cast<uint32_t>(ends_.size()));
+      const auto [it, inserted] = children_.try_emplace(uint64_t{node} << 8 | static_cast<uint8_t>(c),
+                                                        static_cast<uint32_t>(ends_.size()));
       if (inserted) ends_.push_back(-1);
       node = it->second;
     }
@@ -101,7 +102,7 @@ void SentencePieceSegmenter::SegmentBpe(absl::string_view text, std::vector<Part
   struct Symbol {
     absl::string_view text;  // empty: merged into one before
     int32_t previous = -1, next = -1;
-    bool frozen = false;     // user-defined: never merged
+    bool frozen = false;  // user-defined: never merged
   };
   struct Candidate {
     float score;
@@ -128,7 +129,8 @@ void SentencePieceSegmenter::SegmentBpe(absl::string_view text, std::vector<Part
 
   const auto consider = [&](int32_t left, int32_t right) {
     if (left < 0 || right < 0 || symbols[left].frozen || symbols[right].frozen) return;
-    const absl::string_view pair(symbols[left].text.data(), symbols[left].text.size() + symbols[right].text.size());
+    const absl::string_view pair(symbols[left].text.data(),
+                                 symbols[left].text.size() + symbols[right].text.size());
     const auto it = ids_.find(pair);
     if (it == ids_.end()) return;
     const SentencePieceModel::Piece& piece = model_.pieces[static_cast<size_t>(it->second)];
@@ -141,7 +143,8 @@ void SentencePieceSegmenter::SegmentBpe(absl::string_view text, std::vector<Part
     agenda.pop();
     Symbol& left = symbols[best.left];
     Symbol& right = symbols[best.right];
-    if (left.text.empty() || right.text.empty() || left.text.size() + right.text.size() != best.length) continue;
+    if (left.text.empty() || right.text.empty() || left.text.size() + right.text.size() != best.length)
+      continue;
     left.text = absl::string_view(left.text.data(), best.length);
     right.text = {};
     left.next = right.next;
@@ -166,13 +169,14 @@ void SentencePieceSegmenter::SegmentBpe(absl::string_view text, std::vector<Part
 void SentencePieceSegmenter::SegmentUnigram(absl::string_view text, std::vector<Part>* parts) const {
   struct End {
     int32_t id = -1;
-    float score = 0;          // of the best path that ends here
-    int64_t begins_at = -1;   // -1: none does
+    float score = 0;         // of the best path that ends here
+    int64_t begins_at = -1;  // -1: none does
   };
   const float unknown_score = lowest_score_ - kUnknownPenalty;
   std::vector<End> ends(text.size() + 1);
   const auto offer = [&](size_t begin, size_t end, int32_t id, float score) {
-    if (ends[end].begins_at < 0 || score > ends[end].score) ends[end] = {id, score, static_cast<int64_t>(begin)};
+    if (ends[end].begins_at < 0 || score > ends[end].score)
+      ends[end] = {id, score, static_cast<int64_t>(begin)};
   };
   for (size_t begin = 0; begin < text.size();) {
     const float score_here = ends[begin].score;

@@ -1,6 +1,7 @@
 // Cuts normalised text into a model's pieces: by merging pairs (BPE) or by the most probable path (unigram).
 //
-// Immutable; thread-safe. Sources: bpe::Model::SampleEncode and unigram::Model::EncodeOptimized of SentencePiece.
+// Immutable; thread-safe. Sources: bpe::Model::SampleEncode and unigram::Model::EncodeOptimized of
+// SentencePiece.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +19,12 @@ class SentencePieceSegmenter {
   // Both must outlive the segmenter.
   SentencePieceSegmenter(const SentencePieceModel& model, const PrefixMatcher& symbols);
 
-  // Appends the ids of normalised text; what no piece covers becomes bytes, or the unknown piece, once for a run.
+  // Appends the ids of normalised text; what no piece covers becomes bytes, or the unknown piece, once for a
+  // run.
   void Segment(absl::string_view text, std::vector<int32_t>* ids) const;
 
-  // Whether text may be cut before a run of spaces and around a line feed with the same result, since no piece goes
-  // over such a cut.
+  // Whether text may be cut before a run of spaces and around a line feed with the same result, since no
+  // piece goes over such a cut.
   bool words_are_independent() const { return words_are_independent_; }
 
  private:

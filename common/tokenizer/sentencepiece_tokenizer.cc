@@ -20,14 +20,15 @@ namespace {
 
 using Type = SentencePieceModel::Type;
 
-// Bytes of the first word of normalised text: up to where a run of spaces begins, or a line feed, which is a word of
-// its own.
+// Bytes of the first word of normalised text: up to where a run of spaces begins, or a line feed, which is a
+// word of its own.
 size_t WordLength(absl::string_view text) {
   if (text.front() == '\n') return 1;
   size_t i = 0;
   while (absl::StartsWith(text.substr(i), kSpaceSymbol)) i += kSpaceSymbol.size();
   for (; i < text.size(); ++i) {
-    if (text[i] == '\n' || (text[i] == kSpaceSymbol[0] && absl::StartsWith(text.substr(i), kSpaceSymbol))) return i;
+    if (text[i] == '\n' || (text[i] == kSpaceSymbol[0] && absl::StartsWith(text.substr(i), kSpaceSymbol)))
+      return i;
   }
   return i;
 }
@@ -48,11 +49,11 @@ class SentencePieceEncoder : public Encoder {
     for (absl::string_view rest = normalized; !rest.empty();) {
       const size_t length = WordLength(rest);
       const size_t word_begin = ids->size();
-      ACCRUE_RETURN_IF_ERROR(
-          cache_.Append(rest.substr(0, length), ids, [this](absl::string_view word, std::vector<int32_t>* out) {
-            segmenter_.Segment(word, out);
-            return absl::OkStatus();
-          }));
+      ACCRUE_RETURN_IF_ERROR(cache_.Append(rest.substr(0, length), ids,
+                                           [this](absl::string_view word, std::vector<int32_t>* out) {
+                                             segmenter_.Segment(word, out);
+                                             return absl::OkStatus();
+                                           }));
       // A run of unknown characters is one token, over words too.
       if (word_begin > begin && ids->size() > word_begin && (*ids)[word_begin] == unknown_id_ &&
           (*ids)[word_begin - 1] == unknown_id_) {
@@ -82,7 +83,8 @@ class SentencePieceTokenizer : public Tokenizer {
     for (size_t i = 0; i < model_.pieces.size(); ++i) {
       const SentencePieceModel::Piece& piece = model_.pieces[i];
       if (piece.type == Type::kUnknown) unknown_id_ = static_cast<int32_t>(i);
-      if (piece.type == Type::kControl && piece.text == model_.end_of_sentence) end_ = static_cast<int32_t>(i);
+      if (piece.type == Type::kControl && piece.text == model_.end_of_sentence)
+        end_ = static_cast<int32_t>(i);
     }
   }
 
@@ -151,13 +153,15 @@ class SentencePieceTokenizer : public Tokenizer {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> NewSentencePieceTokenizer(std::string bytes, const std::string& place) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> NewSentencePieceTokenizer(std::string bytes,
+                                                                     const std::string& place) {
   ACCRUE_ASSIGN_OR_RETURN(SentencePieceModel model, SentencePieceModel::Parse(bytes, place));
   PrefixMatcher symbols;
   for (const SentencePieceModel::Piece& piece : model.pieces) {
     if (piece.type == Type::kUserDefined) symbols.Add(piece.text);
   }
-  ACCRUE_ASSIGN_OR_RETURN(SentencePieceNormalizer normalizer, SentencePieceNormalizer::Create(model, symbols, place));
+  ACCRUE_ASSIGN_OR_RETURN(SentencePieceNormalizer normalizer,
+                          SentencePieceNormalizer::Create(model, symbols, place));
   return std::unique_ptr<Tokenizer>(std::make_unique<SentencePieceTokenizer>(
       std::move(bytes), std::move(model), std::move(symbols), std::move(normalizer)));
 }

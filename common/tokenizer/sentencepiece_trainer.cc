@@ -1,7 +1,8 @@
 // Trains a SentencePiece BPE model: merges the most frequent pair of pieces within a word, again and again.
 //
-// Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units" (ACL 2016), with
-// counts kept up to date for the words that a merge changes. One thread, and every order fixed: by counts, then ids.
+// Source: Sennrich, Haddow, Birch, "Neural Machine Translation of Rare Words with Subword Units" (ACL 2016),
+// with counts kept up to date for the words that a merge changes. One thread, and every order fixed: by
+// counts, then ids.
 #include <algorithm>
 #include <queue>
 #include <utility>
@@ -34,14 +35,17 @@ CharacterClass ClassOf(absl::string_view character) {
 
 absl::string_view TakeCharacter(absl::string_view* text) {
   const uint8_t first = static_cast<uint8_t>(text->front());
-  const size_t length = std::min<size_t>(text->size(), first < 0x80 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4);
+  const size_t length = std::min<size_t>(text->size(), first < 0x80   ? 1
+                                                       : first < 0xE0 ? 2
+                                                       : first < 0xF0 ? 3
+                                                                      : 4);
   const absl::string_view character = text->substr(0, length);
   text->remove_prefix(length);
   return character;
 }
 
-// Words, within which pieces are merged: a run of letters, of punctuation or of tabs, with the spaces before it, or
-// one digit.
+// Words, within which pieces are merged: a run of letters, of punctuation or of tabs, with the spaces before
+// it, or one digit.
 class WordCounter {
  public:
   void AddLine(absl::string_view line) {
@@ -81,11 +85,13 @@ std::vector<std::string> ChooseCharacters(const WordCounts& words) {
   absl::flat_hash_map<std::string, int64_t> counts;
   int64_t total = 0;
   for (const auto& [word, count] : words) {
-    for (absl::string_view rest = word; !rest.empty(); total += count) counts[std::string(TakeCharacter(&rest))] += count;
+    for (absl::string_view rest = word; !rest.empty(); total += count)
+      counts[std::string(TakeCharacter(&rest))] += count;
   }
   std::vector<std::pair<std::string, int64_t>> sorted(counts.begin(), counts.end());
-  std::sort(sorted.begin(), sorted.end(),
-            [](const auto& a, const auto& b) { return a.second != b.second ? a.second > b.second : a.first < b.first; });
+  std::sort(sorted.begin(), sorted.end(), [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  });
   std::vector<std::string> characters;
   int64_t covered = 0;
   for (const auto& [character, count] : sorted) {
@@ -111,7 +117,8 @@ class PairMerger {
       const Candidate best = queue_.top();
       queue_.pop();
       const auto it = pairs_.find(best.pair);
-      if (it == pairs_.end() || it->second.count > best.count) continue;  // merged, or queued again when it grew
+      if (it == pairs_.end() || it->second.count > best.count)
+        continue;  // merged, or queued again when it grew
       if (it->second.count < best.count) {
         queue_.push({it->second.count, best.pair});  // it shrank since
         continue;
@@ -123,8 +130,9 @@ class PairMerger {
       const std::string text = symbols_[pair.first].text + symbols_[pair.second].text;
       const auto known = ids_.find(text);
       const int32_t merged =
-          known != ids_.end() ? known->second
-                              : AddSymbol(text, symbols_[pair.first].characters + symbols_[pair.second].characters);
+          known != ids_.end()
+              ? known->second
+              : AddSymbol(text, symbols_[pair.first].characters + symbols_[pair.second].characters);
       if (known == ids_.end()) pieces.push_back(text);
       for (const uint32_t word : changed) Replace(word, pair, merged);
       std::sort(grown_.begin(), grown_.end());
@@ -196,8 +204,9 @@ class PairMerger {
   void Replace(uint32_t index, const Pair& pair, int32_t merged) {
     Word& word = words_[index];
     std::vector<int32_t>& symbols = word.symbols;
-    const auto at = std::adjacent_find(symbols.begin(), symbols.end(),
-                                       [&](int32_t a, int32_t b) { return a == pair.first && b == pair.second; });
+    const auto at = std::adjacent_find(symbols.begin(), symbols.end(), [&](int32_t a, int32_t b) {
+      return a == pair.first && b == pair.second;
+    });
     if (at == symbols.end()) return;
     for (size_t i = 1; i < symbols.size(); ++i) {
       const Pair old{symbols[i - 1], symbols[i]};
@@ -257,7 +266,8 @@ absl::StatusOr<std::string> TrainSentencePiece(const std::function<bool(std::str
   if (vocabulary < fixed) return bad("its characters and bytes alone are ", fixed, "; ask for more");
 
   // Merged pieces first, then characters: a merge that came earlier has the higher score.
-  std::vector<std::string> texts = PairMerger(words, characters).Merge(static_cast<size_t>(vocabulary - fixed));
+  std::vector<std::string> texts =
+      PairMerger(words, characters).Merge(static_cast<size_t>(vocabulary - fixed));
   texts.insert(texts.end(), characters.begin(), characters.end());
   for (size_t i = 0; i < texts.size(); ++i) {
     model.pieces.push_back({std::move(texts[i]), -static_cast<float>(i), Type::kNormal});

@@ -19,7 +19,8 @@ class TokenCache {
 
   // Appends the ids of word, from `encode(word, ids)` (an absl::Status; it appends) when they are not known.
   template <typename Encode>
-  auto Append(absl::string_view word, std::vector<int32_t>* ids, Encode encode) -> decltype(encode(word, ids)) {
+  auto Append(absl::string_view word, std::vector<int32_t>* ids, Encode encode)
+      -> decltype(encode(word, ids)) {
     if (word.size() > kMaxWordBytes) return encode(word, ids);
     if (const auto it = entries_.find(word); it != entries_.end()) {
       const int32_t* from = tokens_.data() + it->second.first;

@@ -18,7 +18,8 @@ absl::StatusOr<std::vector<int32_t>> Tokenizer::Encode(absl::string_view text) c
   return ids;
 }
 
-absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(FileSystem& file_system, const std::string& directory) {
+absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(FileSystem& file_system,
+                                                           const std::string& directory) {
   const auto path = [&](const char* name) { return JoinPath(directory, name); };
   const auto read = [&](const char* name) { return file_system.ReadAll(path(name), kFileLimitBytes); };
   if (file_system.Exists(path("tokenizer.model"))) {
@@ -34,12 +35,14 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(FileSystem& file_syst
     ACCRUE_ASSIGN_OR_RETURN(const std::string json, read("tokenizer.json"));
     std::unique_ptr<Tokenizer> bytes = NewByteTokenizer();
     if (json == bytes->Files()[0].contents) return bytes;
-    return absl::InvalidArgumentError(absl::StrCat(
-        path("tokenizer.json"), ": expected the byte tokenizer; others are read from tokenizer.model (SentencePiece) or "
-                                "vocab.json and merges.txt (GPT-2)"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path("tokenizer.json"),
+                     ": expected the byte tokenizer; others are read from tokenizer.model (SentencePiece) or "
+                     "vocab.json and merges.txt (GPT-2)"));
   }
   return absl::NotFoundError(absl::StrCat(
-      directory, " holds no tokenizer: expected tokenizer.model, vocab.json and merges.txt, or tokenizer.json"));
+      directory,
+      " holds no tokenizer: expected tokenizer.model, vocab.json and merges.txt, or tokenizer.json"));
 }
 
 }  // namespace accrue

@@ -45,14 +45,18 @@ TEST(DataManifestTest, FromJson_BadManifest_NamesTheField) {
   EXPECT_EQ(ErrorOf("{"), "m.json: expected a JSON object");
   EXPECT_EQ(ErrorOf("[]"), "m.json: expected an object");
   EXPECT_EQ(ErrorOf("{}"), "m.json: field \"format_version\" is missing, expected an integer");
-  EXPECT_EQ(ErrorOf(With("\"format_version\": 1", "\"format_version\": 2")), "m.json: expected format_version 1, found 2");
+  EXPECT_EQ(ErrorOf(With("\"format_version\": 1", "\"format_version\": 2")),
+            "m.json: expected format_version 1, found 2");
   EXPECT_EQ(ErrorOf(With("\"tokens\": 3", "\"tokens\": \"3\"")),
             "m.json: shards[0]: field \"tokens\" is of another type, expected an integer");
-  EXPECT_EQ(ErrorOf(With("\"tokens\": 4", "\"tokens\": -4")), "m.json: shards[1]: field \"tokens\" is negative");
+  EXPECT_EQ(ErrorOf(With("\"tokens\": 4", "\"tokens\": -4")),
+            "m.json: shards[1]: field \"tokens\" is negative");
   EXPECT_EQ(ErrorOf(With("train-00000.bin", "../train.bin")),
             "m.json: shards[0]: field \"name\" is \"../train.bin\", expected a plain file name");
-  EXPECT_THAT(ErrorOf(With(std::string(32, 'a'), "abc")), HasSubstr("shards[0]: field \"xxh3_128\": expected a hash"));
-  EXPECT_EQ(ErrorOf(With("\"shards\"", "\"shreds\"")), "m.json: field \"shards\" is missing, expected a list");
+  EXPECT_THAT(ErrorOf(With(std::string(32, 'a'), "abc")),
+              HasSubstr("shards[0]: field \"xxh3_128\": expected a hash"));
+  EXPECT_EQ(ErrorOf(With("\"shards\"", "\"shreds\"")),
+            "m.json: field \"shards\" is missing, expected a list");
 }
 
 }  // namespace

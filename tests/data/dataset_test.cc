@@ -102,12 +102,13 @@ TEST_F(DatasetTest, RangesOf_SequencesSpanShards_AgreesWithRead) {
 
 TEST_F(DatasetTest, Open_TailShorterThanASequence_IsDropped) {
   const std::vector<ShardReference> shards = {{.path = folder_.Write("a.bin", LlmcBytes(Count(0, 12)))}};
-  EXPECT_EQ(Open(shards, {.sequence_length = 4})->sequences(), 2);   // 11 targets
+  EXPECT_EQ(Open(shards, {.sequence_length = 4})->sequences(), 2);  // 11 targets
   EXPECT_EQ(Open(shards, {.sequence_length = 11})->sequences(), 1);
   const absl::Status status = OpenError(shards, {.sequence_length = 12});
   EXPECT_TRUE(absl::IsInvalidArgument(status));
-  EXPECT_THAT(std::string(status.message()),
-              HasSubstr("too little data: 12 tokens in 1 shards, expected at least 13 (sequence_length + 1)"));
+  EXPECT_THAT(
+      std::string(status.message()),
+      HasSubstr("too little data: 12 tokens in 1 shards, expected at least 13 (sequence_length + 1)"));
 }
 
 TEST_F(DatasetTest, SequenceAt_Sequential_CountsThroughEpochs) {
@@ -151,9 +152,9 @@ TEST_F(DatasetTest, Read_Masked_OneExampleASequence) {
     return both;
   };
   for (const int64_t copy : {0, 3}) {
-    EXPECT_THAT(read(copy + 0), ElementsAre(10, 11, 12, 0, 11, -1, -1, -1));      // padded
-    EXPECT_THAT(read(copy + 1), ElementsAre(20, 0, 0, 0, -1, -1, -1, -1));        // nothing to predict
-    EXPECT_THAT(read(copy + 2), ElementsAre(30, 31, 32, 33, 31, -1, 33, -1));     // cut after T + 1
+    EXPECT_THAT(read(copy + 0), ElementsAre(10, 11, 12, 0, 11, -1, -1, -1));   // padded
+    EXPECT_THAT(read(copy + 1), ElementsAre(20, 0, 0, 0, -1, -1, -1, -1));     // nothing to predict
+    EXPECT_THAT(read(copy + 2), ElementsAre(30, 31, 32, 33, 31, -1, 33, -1));  // cut after T + 1
   }
   const auto ranges = dataset->RangesOf(5);
   ASSERT_EQ(ranges.size(), 1u);
@@ -166,7 +167,8 @@ TEST_F(DatasetTest, Read_Masked_OneExampleASequence) {
 TEST_F(DatasetTest, Open_MasksForSomeShardsOnly_IsRefused) {
   const absl::Status status = OpenError({Masked(), Spanning()[0]}, {.sequence_length = 2});
   EXPECT_TRUE(absl::IsInvalidArgument(status));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("expected masks for all shards of a data set, or for none"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("expected masks for all shards of a data set, or for none"));
 }
 
 TEST_F(DatasetTest, Open_ShardDiffersFromPin_GivesBothHashes) {
@@ -178,7 +180,8 @@ TEST_F(DatasetTest, Open_ShardDiffersFromPin_GivesBothHashes) {
   const std::string found = *HashFile(FileSystem::Real(), path);
   absl::Status status = OpenError({*pin}, {.sequence_length = 2});
   EXPECT_TRUE(absl::IsFailedPrecondition(status));
-  EXPECT_EQ(status.message(), path + ": expected XXH3-128 " + pin->xxh3_128 + " (as pinned by the job), found " + found +
+  EXPECT_EQ(status.message(), path + ": expected XXH3-128 " + pin->xxh3_128 +
+                                  " (as pinned by the job), found " + found +
                                   "; the file has changed, or this is another copy");
   folder_.Write("a.bin", "gone");
   status = OpenError({*pin}, {.sequence_length = 2});

@@ -67,9 +67,11 @@ TEST_F(ShardFormatTest, InspectShard_Megatron_SaysFormatAndTokens) {
 
 TEST_F(ShardFormatTest, InspectShard_BadLlmc_SaysWhatWasExpected) {
   EXPECT_EQ(ErrorOf("a.bin", ""), "a.bin: expected a token shard of at least 1024 bytes, found 0");
-  EXPECT_EQ(ErrorOf("a.bin", std::string(1023, '\0')), "a.bin: expected a token shard of at least 1024 bytes, found 1023");
-  EXPECT_EQ(ErrorOf("a.bin", std::string(2000, '\0')),
-            "a.bin: expected magic number 20240520 or 20240801 (llm.c), or an .idx beside it (Megatron), found 0");
+  EXPECT_EQ(ErrorOf("a.bin", std::string(1023, '\0')),
+            "a.bin: expected a token shard of at least 1024 bytes, found 1023");
+  EXPECT_EQ(
+      ErrorOf("a.bin", std::string(2000, '\0')),
+      "a.bin: expected magic number 20240520 or 20240801 (llm.c), or an .idx beside it (Megatron), found 0");
   const std::string good = LlmcBytes({1, 2, 3});
   std::string bad = good;
   Patch<int32_t>(&bad, 4, 2);
@@ -83,8 +85,10 @@ TEST_F(ShardFormatTest, InspectShard_BadLlmc_SaysWhatWasExpected) {
   bad = good;
   Patch<int32_t>(&bad, 8, INT32_MAX);
   EXPECT_EQ(ErrorOf("a.bin", bad),
-            "a.bin: the header says 2147483647 tokens, so expected 4294968318 bytes, found 1030; the file is truncated");
-  EXPECT_EQ(ErrorOf("a.bin", good + "x"), "a.bin: the header says 3 tokens, so expected 1030 bytes, found 1031");
+            "a.bin: the header says 2147483647 tokens, so expected 4294968318 bytes, found 1030; the file is "
+            "truncated");
+  EXPECT_EQ(ErrorOf("a.bin", good + "x"),
+            "a.bin: the header says 3 tokens, so expected 1030 bytes, found 1031");
   EXPECT_EQ(ErrorOf("a.bin", good.substr(0, 1029)),
             "a.bin: the header says 3 tokens, so expected 1030 bytes, found 1029; the file is truncated");
 }
@@ -98,7 +102,8 @@ TEST_F(ShardFormatTest, InspectShard_BadMegatron_SaysWhatWasExpected) {
   const std::string good = MegatronIndexBytes({2, 1}, 8);
   EXPECT_EQ(error(good), "OK");
   EXPECT_EQ(error(""), "m.idx: expected a Megatron index of at least 34 bytes, found 0");
-  EXPECT_EQ(error(std::string(100, 'x')), "m.idx: expected a Megatron index that begins with MMIDIDX, found other bytes");
+  EXPECT_EQ(error(std::string(100, 'x')),
+            "m.idx: expected a Megatron index that begins with MMIDIDX, found other bytes");
   std::string bad = good;
   Patch<uint64_t>(&bad, 9, 2);
   EXPECT_EQ(error(bad), "m.idx: expected Megatron index version 1, found 2");
@@ -107,20 +112,24 @@ TEST_F(ShardFormatTest, InspectShard_BadMegatron_SaysWhatWasExpected) {
   EXPECT_EQ(error(bad), "m.idx: expected token type 4 (int32) or 8 (uint16), found 7");
   bad = good;
   Patch<uint64_t>(&bad, 18, uint64_t{1} << 62);
-  EXPECT_EQ(error(bad), "m.idx: the header says 4611686018427387904 sequences and 2 document bounds, which 74 bytes "
-                        "contradict; is the file truncated?");
+  EXPECT_EQ(error(bad),
+            "m.idx: the header says 4611686018427387904 sequences and 2 document bounds, which 74 bytes "
+            "contradict; is the file truncated?");
   EXPECT_EQ(error(good.substr(0, good.size() - 1)),
-            "m.idx: the header says 2 sequences and 2 document bounds, which 73 bytes contradict; is the file truncated?");
+            "m.idx: the header says 2 sequences and 2 document bounds, which 73 bytes contradict; is the "
+            "file truncated?");
   bad = good;
   Patch<int32_t>(&bad, 34, -2);
   EXPECT_EQ(error(bad), "m.idx: sequence 0 has the negative length -2");
   bad = good;
   Patch<int64_t>(&bad, 50, 2);
-  EXPECT_EQ(error(bad), "m.idx: sequence 1 begins at byte 2, expected 4: only sequences that lie one after the other "
-                        "are read");
+  EXPECT_EQ(error(bad),
+            "m.idx: sequence 1 begins at byte 2, expected 4: only sequences that lie one after the other "
+            "are read");
   EXPECT_EQ(error(MegatronIndexBytes({2, 2}, 8)),
             "m.idx: its sequences take 8 bytes, but m.bin has 6; do the two belong together?");
-  EXPECT_EQ(ErrorOf("x.idx", good), "x.idx is an index: name the .bin beside it, the index is found from there");
+  EXPECT_EQ(ErrorOf("x.idx", good),
+            "x.idx is an index: name the .bin beside it, the index is found from there");
 }
 
 TEST_F(ShardFormatTest, InspectShard_MissingFileOrFolder_NamesThePath) {
@@ -137,7 +146,8 @@ TEST_F(ShardFormatTest, CheckTokens_TokenBeyondVocabulary_NamesItsPlace) {
   EXPECT_TRUE((*shard)->CheckTokens(302).ok());
   EXPECT_TRUE((*shard)->CheckTokens(0).ok());
   EXPECT_EQ(Shorten((*shard)->CheckTokens(300)),
-            "a.bin: token 9001 is 300, expected below 300 (the model's vocabulary); was the shard made with another "
+            "a.bin: token 9001 is 300, expected below 300 (the model's vocabulary); was the shard made with "
+            "another "
             "tokenizer?");
   tokens[4096] = 0x80000000u;
   shard = Shard::Open(FileSystem::Real(), folder_.Write("b.bin", LlmcBytes(tokens, 4)));
@@ -162,10 +172,12 @@ TEST_F(ShardFormatTest, MaskOpen_BadSidecar_SaysWhatWasExpected) {
   EXPECT_EQ(error(bad), "m.mask: expected mask version 1, found 9");
   bad = good;
   Patch<uint64_t>(&bad, 24, UINT64_MAX);
-  EXPECT_EQ(error(bad), "m.mask: the header says 5 tokens and 18446744073709551615 examples, which 61 bytes contradict; "
-                        "is the file truncated?");
-  EXPECT_EQ(error(good.substr(0, 60)),
-            "m.mask: the header says 5 tokens and 2 examples, which 60 bytes contradict; is the file truncated?");
+  EXPECT_EQ(error(bad),
+            "m.mask: the header says 5 tokens and 18446744073709551615 examples, which 61 bytes contradict; "
+            "is the file truncated?");
+  EXPECT_EQ(
+      error(good.substr(0, 60)),
+      "m.mask: the header says 5 tokens and 2 examples, which 60 bytes contradict; is the file truncated?");
   bad = good;
   Patch<uint64_t>(&bad, 32, 1);
   EXPECT_EQ(error(bad), "m.mask: example 0 begins at token 1, expected 0");
@@ -187,9 +199,15 @@ TEST_F(ShardFormatTest, Open_MutatedFiles_NeverCrash) {
     const int changes = 1 + static_cast<int>(random() % 3);
     for (int i = 0; i < changes; ++i) {
       switch (random() % 3) {
-        case 0: bytes[random() % std::min<size_t>(bytes.size(), 80)] = static_cast<char>(random()); break;
-        case 1: bytes.resize(1 + random() % (bytes.size() + 8)); break;
-        default: bytes[random() % bytes.size()] = static_cast<char>(0xff); break;
+        case 0:
+          bytes[random() % std::min<size_t>(bytes.size(), 80)] = static_cast<char>(random());
+          break;
+        case 1:
+          bytes.resize(1 + random() % (bytes.size() + 8));
+          break;
+        default:
+          bytes[random() % bytes.size()] = static_cast<char>(0xff);
+          break;
       }
     }
     return bytes;
@@ -201,8 +219,10 @@ TEST_F(ShardFormatTest, Open_MutatedFiles_NeverCrash) {
     folder_.Write("m.idx", mutate(index));
     ShardReference megatron;
     megatron.path = folder_.Write("m.bin", std::string("\1\0\2\0\3\0", 6));
-    for (const auto& references : {std::vector<ShardReference>{reference}, {megatron}, {{.path = reference.path}, megatron}}) {
-      const auto dataset = Dataset::Open(FileSystem::Real(), references, {.sequence_length = 2, .vocabulary = 1000});
+    for (const auto& references :
+         {std::vector<ShardReference>{reference}, {megatron}, {{.path = reference.path}, megatron}}) {
+      const auto dataset =
+          Dataset::Open(FileSystem::Real(), references, {.sequence_length = 2, .vocabulary = 1000});
       if (!dataset.ok()) continue;
       int32_t tokens[2], targets[2];
       for (int64_t i = 0; i < (*dataset)->sequences(); ++i) (*dataset)->Read(i, tokens, targets);

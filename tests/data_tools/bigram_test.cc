@@ -50,7 +50,8 @@ double NaiveLoss(const Pairs& train, const Pairs& test, double vocabulary, doubl
 TEST(BigramTest, BigramLoss_RandomTokens_AgreesWithTheFormula) {
   TemporaryFolder folder;
   const std::vector<uint32_t> train = RandomTokens(5000, 40, 1), validation = RandomTokens(700, 40, 2);
-  const std::vector<uint32_t> first(train.begin(), train.begin() + 1234), second(train.begin() + 1234, train.end());
+  const std::vector<uint32_t> first(train.begin(), train.begin() + 1234),
+      second(train.begin() + 1234, train.end());
   const std::vector<ShardReference> train_shards = {{.path = folder.Write("a.bin", LlmcBytes(first))},
                                                     {.path = folder.Write("b.bin", LlmcBytes(second))}};
   const auto result = BigramLoss(FileSystem::Real(), train_shards,

@@ -22,7 +22,8 @@ std::vector<std::string> NamesOf(const InputOptions& options) {
 
 TEST(InputsTest, PlanInputs_Folder_TextFilesInOrderOfTheirNames) {
   TemporaryFolder folder;
-  for (const char* name : {"in/b.h", "in/a/z.h", "in/a/c.txt", "in/.hidden", "in/.git/config", "in/out/manifest.json"}) {
+  for (const char* name :
+       {"in/b.h", "in/a/z.h", "in/a/c.txt", "in/.hidden", "in/.git/config", "in/out/manifest.json"}) {
     folder.Write(name, "text");
   }
   folder.Write("in/binary.h", std::string("a\0b", 3));
@@ -71,10 +72,10 @@ TEST(InputsTest, CutNear_LineFeedAfterText_CutsBeforeIt) {
   EXPECT_EQ(CutNear("abc\ndef\nghi", 1, 100), 3u);
   EXPECT_EQ(CutNear("abc\ndef\nghi", 3, 100), 3u);
   EXPECT_EQ(CutNear("abc\ndef\nghi", 4, 100), 7u);
-  EXPECT_EQ(CutNear("abc \n\n x\ny", 1, 100), 8u);       // not after white space
-  EXPECT_EQ(CutNear("caf\u00e9\nx\ny", 1, 100), 7u);      // nor after what may be white space
-  EXPECT_EQ(CutNear("abcdef\n", 2, 3), 2u);               // none in reach
-  EXPECT_EQ(CutNear("ab\u20acdef", 3, 2), 2u);            // never within a character
+  EXPECT_EQ(CutNear("abc \n\n x\ny", 1, 100), 8u);    // not after white space
+  EXPECT_EQ(CutNear("caf\u00e9\nx\ny", 1, 100), 7u);  // nor after what may be white space
+  EXPECT_EQ(CutNear("abcdef\n", 2, 3), 2u);           // none in reach
+  EXPECT_EQ(CutNear("ab\u20acdef", 3, 2), 2u);        // never within a character
   EXPECT_EQ(CutNear("abc", 9, 2), 3u);
 }
 

@@ -69,7 +69,8 @@ TEST_F(InspectTest, InspectData_DamagedShards_ReportsEach) {
   const DataReport report = Inspect("out");
   EXPECT_FALSE(report.ok);
   EXPECT_EQ(report.shards.front().hash_check, "differs from the manifest");
-  EXPECT_THAT(report.shards.back().error, HasSubstr("expected a token shard of at least 1024 bytes, found 5"));
+  EXPECT_THAT(report.shards.back().error,
+              HasSubstr("expected a token shard of at least 1024 bytes, found 5"));
   EXPECT_THAT(DataReportToText(report), HasSubstr("NOT ok"));
   EXPECT_EQ(nlohmann::json::parse(DataReportToJson(report))["ok"], false);
 }

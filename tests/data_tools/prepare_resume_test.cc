@@ -82,8 +82,10 @@ TEST_F(PrepareResumeTest, PrepareData_Killed_FinishedShardsAreKept) {
       std::filesystem::last_write_time(options_.output + "/" + state->manifest.shards[0].name);
   std::vector<std::string> messages;
   Finish(options_, &messages);
-  EXPECT_THAT(messages, testing::Contains(absl::StrCat("going on after ", state->manifest.shards.size(), " finished shards")));
-  EXPECT_EQ(std::filesystem::last_write_time(options_.output + "/" + state->manifest.shards[0].name), written);
+  EXPECT_THAT(messages, testing::Contains(absl::StrCat("going on after ", state->manifest.shards.size(),
+                                                       " finished shards")));
+  EXPECT_EQ(std::filesystem::last_write_time(options_.output + "/" + state->manifest.shards[0].name),
+            written);
 }
 
 TEST_F(PrepareResumeTest, PrepareData_DiskFull_SaysHowToGoOn) {
@@ -91,7 +93,8 @@ TEST_F(PrepareResumeTest, PrepareData_DiskFull_SaysHowToGoOn) {
   const absl::Status status = PrepareData(file_system, options_, PrepareHooks()).status();
   EXPECT_TRUE(absl::IsResourceExhausted(status));
   EXPECT_EQ(status.message(),
-            "cannot write x: No space left on device; free some space and run the same command again: it goes on where "
+            "cannot write x: No space left on device; free some space and run the same command again: it "
+            "goes on where "
             "it stopped");
 }
 
@@ -109,7 +112,8 @@ TEST_F(PrepareResumeTest, PrepareData_InputChanged_StartsAgain) {
   folder_.Write("in/d0/f0.txt", "something else\n");
   std::vector<std::string> messages;
   EXPECT_FALSE(Finish(options_, &messages).was_complete);
-  EXPECT_THAT(messages, testing::Contains(options_.output + " was made from other inputs or options: starting again"));
+  EXPECT_THAT(messages,
+              testing::Contains(options_.output + " was made from other inputs or options: starting again"));
   const auto files = FilesOf(options_.output);
   std::filesystem::remove_all(options_.output);
   Finish(options_);
@@ -132,8 +136,8 @@ TEST_F(PrepareResumeTest, PrepareData_OtherTokenizer_LeavesNothingOfTheFirst) {
 TEST_F(PrepareResumeTest, PrepareData_DamagedOutput_IsMadeAgain) {
   const PrepareReport report = Finish(options_);
   const auto expected = FilesOf(options_.output);
-  for (const char* name : {"/train-00001.bin", "/validation-00000.bin", "/manifest.json", "/tokenizer/tokenizer.json",
-                           "/.prepare.json"}) {
+  for (const char* name : {"/train-00001.bin", "/validation-00000.bin", "/manifest.json",
+                           "/tokenizer/tokenizer.json", "/.prepare.json"}) {
     folder_.Write("out" + std::string(name), "damaged");
     std::vector<std::string> messages;
     Finish(options_, &messages);
@@ -149,8 +153,9 @@ TEST_F(PrepareResumeTest, PrepareData_DataOfAnotherMaker_IsNotTouched) {
   folder_.Write("out/train-00000.bin", "precious");
   const absl::Status status = PrepareData(FileSystem::Real(), options_, PrepareHooks()).status();
   EXPECT_TRUE(absl::IsFailedPrecondition(status));
-  EXPECT_EQ(status.message(), options_.output +
-                                  " holds train-00000.bin, which this command did not make here: name another folder");
+  EXPECT_EQ(
+      status.message(),
+      options_.output + " holds train-00000.bin, which this command did not make here: name another folder");
   EXPECT_EQ(folder_.Read("out/train-00000.bin"), "precious");
 }
 
@@ -158,7 +163,8 @@ TEST(PrepareStateTest, IsShardFileName_OwnNamesOnly) {
   for (const char* name : {"train-00000.bin", "validation-00012.mask", "train-123456.bin.partial"}) {
     EXPECT_TRUE(IsShardFileName(name)) << name;
   }
-  for (const char* name : {"train.bin", "train-1.bin", "train-0000x.bin", "test-00000.bin", "train-00000.bin.old", ""}) {
+  for (const char* name :
+       {"train.bin", "train-1.bin", "train-0000x.bin", "test-00000.bin", "train-00000.bin.old", ""}) {
     EXPECT_FALSE(IsShardFileName(name)) << name;
   }
 }

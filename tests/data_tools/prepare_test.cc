@@ -23,7 +23,8 @@ using testing::HasSubstr;
 PrepareReport Prepare(const PrepareOptions& options, std::vector<std::string>* messages = nullptr) {
   PrepareHooks hooks;
   if (messages != nullptr) hooks.message = [messages](const std::string& line) { messages->push_back(line); };
-  data_testing::FailingFileSystem file_system(1 << 30, absl::InternalError("unused"));  // does not wait for the disk
+  data_testing::FailingFileSystem file_system(1 << 30,
+                                              absl::InternalError("unused"));  // does not wait for the disk
   const auto report = PrepareData(file_system, options, hooks);
   EXPECT_TRUE(report.ok()) << report.status();
   return report.value_or(PrepareReport{});
@@ -116,7 +117,8 @@ TEST(PrepareTest, PrepareData_MoreFilesLater_HeldOutOnesStayHeldOut) {
   Prepare(OptionsFor(folder, "a"));
   WriteTextCorpus(folder, 60);
   Prepare(OptionsFor(folder, "b"));
-  EXPECT_THAT(Documents(folder / "b", "validation"), testing::IsSupersetOf(Documents(folder / "a", "validation")));
+  EXPECT_THAT(Documents(folder / "b", "validation"),
+              testing::IsSupersetOf(Documents(folder / "a", "validation")));
 }
 
 TEST(PrepareTest, PrepareData_FewDocuments_OneIsHeldOutAndOneIsNot) {
@@ -217,7 +219,8 @@ TEST(PrepareTest, PrepareData_PromptsAndCompletions_MasksPrompts) {
 
 TEST(PrepareTest, PrepareData_JsonlText_EachLineIsADocument) {
   TemporaryFolder folder;
-  folder.Write("in/a.jsonl", "{\"text\": \"one\\ntwo\"}\r\n{\"text\": \"\"}\n   \n{\"text\": \"\\u00e9\", \"id\": 3}\n");
+  folder.Write("in/a.jsonl",
+               "{\"text\": \"one\\ntwo\"}\r\n{\"text\": \"\"}\n   \n{\"text\": \"\\u00e9\", \"id\": 3}\n");
   PrepareOptions options = OptionsFor(folder, "out");
   options.validation_fraction = 0;
   Prepare(options);
@@ -254,10 +257,12 @@ TEST(PrepareTest, PrepareData_BadInputs_NameThePlace) {
   folder.Write("in/empty.txt", "");
   folder.Write("in/binary", std::string("\0\1", 2));
   EXPECT_EQ(message(), "found no text in 1 inputs (2 files, 1 of them binary)");
-  const std::string bad = folder.Write("in/bad.jsonl", "{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n{\"text\": oops}\n");
+  const std::string bad =
+      folder.Write("in/bad.jsonl", "{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n{\"text\": oops}\n");
   EXPECT_EQ(message(), bad + ":4:10: expected a JSON object, found something that is not JSON");
   folder.Write("in/bad.jsonl", "{\"text\": \"a\"}\n{\"prompt\": \"b\", \"completion\": \"c\"}\n");
-  EXPECT_EQ(message(), bad + ":2: expected \"text\" as in the first record, found \"prompt\" and \"completion\"");
+  EXPECT_EQ(message(),
+            bad + ":2: expected \"text\" as in the first record, found \"prompt\" and \"completion\"");
   folder.Write("in/bad.jsonl", "{\"prompt\": \"b\", \"completion\": \"c\"}\n");
   const std::string text = folder.Write("in/text.txt", "text");
   EXPECT_EQ(message(), bad + " has \"prompt\" and \"completion\", " + text +
@@ -280,9 +285,12 @@ TEST(PrepareTest, PrepareData_BadOptions_SayWhatIsExpected) {
             "expected the tokenizer bytes, sentencepiece or gpt2, found \"bpe\"");
   EXPECT_EQ(message([](auto* o) { o->tokenizer = "gpt2"; }),
             "the tokenizer gpt2 needs its vocab.json and merges.txt: give their folder as the model");
-  EXPECT_EQ(message([](auto* o) { o->validation_fraction = 0.6; }), "expected a validation fraction of 0 to 0.5, found 0.6");
-  EXPECT_EQ(message([](auto* o) { o->shard_tokens = 0; }), "expected 1 to 2147483647 tokens a shard, found 0");
-  EXPECT_EQ(message([](auto* o) { o->vocabulary = 10; }), "expected a vocabulary of 300 to 1048576 pieces, found 10");
+  EXPECT_EQ(message([](auto* o) { o->validation_fraction = 0.6; }),
+            "expected a validation fraction of 0 to 0.5, found 0.6");
+  EXPECT_EQ(message([](auto* o) { o->shard_tokens = 0; }),
+            "expected 1 to 2147483647 tokens a shard, found 0");
+  EXPECT_EQ(message([](auto* o) { o->vocabulary = 10; }),
+            "expected a vocabulary of 300 to 1048576 pieces, found 10");
   EXPECT_THAT(message([&](auto* o) { o->tokenizer = "gpt2", o->model = folder.path(); }),
               HasSubstr("expected vocab.json in the folder"));
   EXPECT_THAT(message([&](auto* o) { o->tokenizer = "sentencepiece", o->model = folder / "in/a.txt"; }),
@@ -300,7 +308,8 @@ TEST(PrepareTest, PrepareData_MutatedJsonl_NeverCrashes) {
     std::string lines = good;
     for (int i = 0; i < 3; ++i) {
       if (random() % 3 == 0) lines.resize(1 + random() % lines.size());
-      lines[random() % lines.size()] = static_cast<char>(random() % 3 == 0 ? random() : "{}\",:\\\n"[random() % 7]);
+      lines[random() % lines.size()] =
+          static_cast<char>(random() % 3 == 0 ? random() : "{}\",:\\\n"[random() % 7]);
     }
     folder.Write("in/examples.jsonl", lines);
     data_testing::FailingFileSystem file_system(1000, absl::InternalError("unused"));

@@ -20,7 +20,8 @@ inline std::string DocumentText(int i) {
   std::string text = absl::StrCat("document ", i, "\n");
   for (unsigned line = 0, lines = random() % 12; line < lines; ++line) {
     for (unsigned word = 0, words = 1 + random() % 8; word < words; ++word) {
-      absl::StrAppend(&text, word == 0 ? "" : " ", std::string(1 + random() % 3, static_cast<char>('a' + random() % 8)));
+      absl::StrAppend(&text, word == 0 ? "" : " ",
+                      std::string(1 + random() % 3, static_cast<char>('a' + random() % 8)));
     }
     absl::StrAppend(&text, "\n");
   }
@@ -28,14 +29,15 @@ inline std::string DocumentText(int i) {
 }
 
 inline void WriteTextCorpus(const TemporaryFolder& folder, int documents) {
-  for (int i = 0; i < documents; ++i) folder.Write(absl::StrCat("in/d", i % 3, "/f", i, ".txt"), DocumentText(i));
+  for (int i = 0; i < documents; ++i)
+    folder.Write(absl::StrCat("in/d", i % 3, "/f", i, ".txt"), DocumentText(i));
 }
 
 inline void WriteExamples(const TemporaryFolder& folder, int examples) {
   std::string lines;
   for (int i = 0; i < examples; ++i) {
-    absl::StrAppend(&lines, "{\"prompt\": \"question ", i, "\", \"completion\": \"", std::string(1 + i % 5, 'x'), "\"}\n",
-                    i % 4 == 0 ? "\n" : "");
+    absl::StrAppend(&lines, "{\"prompt\": \"question ", i, "\", \"completion\": \"",
+                    std::string(1 + i % 5, 'x'), "\"}\n", i % 4 == 0 ? "\n" : "");
   }
   folder.Write("in/examples.jsonl", lines);
 }
@@ -62,8 +64,8 @@ inline std::map<std::string, std::string> FilesOf(const std::string& directory) 
   return files;
 }
 
-// Passes calls on until it has changed something `changes` times, then refuses to change anything: as a process that
-// is killed, or a disk that is full. What it has begun to write stays, torn.
+// Passes calls on until it has changed something `changes` times, then refuses to change anything: as a
+// process that is killed, or a disk that is full. What it has begun to write stays, torn.
 class FailingFileSystem : public FileSystem {
  public:
   FailingFileSystem(int changes, absl::Status error) : left_(changes), error_(std::move(error)) {}
@@ -82,13 +84,19 @@ class FailingFileSystem : public FileSystem {
   absl::Status Rename(const std::string& from, const std::string& to) override {
     return Spend() ? real_.Rename(from, to) : error_;
   }
-  absl::Status RemoveAll(const std::string& path) override { return failed() ? error_ : real_.RemoveAll(path); }
+  absl::Status RemoveAll(const std::string& path) override {
+    return failed() ? error_ : real_.RemoveAll(path);
+  }
   absl::Status CreateDirectories(const std::string& path) override {
     return failed() ? error_ : real_.CreateDirectories(path);
   }
   absl::Status SyncDirectory(const std::string&) override { return failed() ? error_ : absl::OkStatus(); }
-  absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) override { return real_.Map(path); }
-  absl::StatusOr<std::string> ReadAll(const std::string& path, size_t limit) override { return real_.ReadAll(path, limit); }
+  absl::StatusOr<std::unique_ptr<MappedFile>> Map(const std::string& path) override {
+    return real_.Map(path);
+  }
+  absl::StatusOr<std::string> ReadAll(const std::string& path, size_t limit) override {
+    return real_.ReadAll(path, limit);
+  }
   absl::StatusOr<uint64_t> SizeBytes(const std::string& path) override { return real_.SizeBytes(path); }
   bool Exists(const std::string& path) override { return real_.Exists(path); }
   bool IsDirectory(const std::string& path) override { return real_.IsDirectory(path); }
@@ -98,13 +106,16 @@ class FailingFileSystem : public FileSystem {
  private:
   class File : public WritableFile {
    public:
-    File(FailingFileSystem* owner, std::unique_ptr<WritableFile> file) : owner_(owner), file_(std::move(file)) {}
+    File(FailingFileSystem* owner, std::unique_ptr<WritableFile> file)
+        : owner_(owner), file_(std::move(file)) {}
     absl::Status Append(const void* data, size_t size_bytes) override {
       if (owner_->Spend()) return file_->Append(data, size_bytes);
       file_->Append(data, size_bytes / 2).IgnoreError();
       return owner_->error_;
     }
-    absl::Status Sync() override { return owner_->failed() ? owner_->error_ : absl::OkStatus(); }  // tests need no disk
+    absl::Status Sync() override {
+      return owner_->failed() ? owner_->error_ : absl::OkStatus();
+    }  // tests need no disk
     absl::Status Close() override { return file_->Close(); }
 
    private:

@@ -5,10 +5,13 @@
 namespace accrue {
 namespace {
 
-std::string Error(const std::string& line) { return std::string(ParseRecord(line, "f.jsonl:3").status().message()); }
+std::string Error(const std::string& line) {
+  return std::string(ParseRecord(line, "f.jsonl:3").status().message());
+}
 
 constexpr char kExpected[] =
-    "f.jsonl:3: expected an object with \"text\", or with \"prompt\" and \"completion\", each a string; found ";
+    "f.jsonl:3: expected an object with \"text\", or with \"prompt\" and \"completion\", each a string; "
+    "found ";
 
 TEST(RecordsTest, ParseRecord_GoodLines_GiveTheirStrings) {
   const auto text = ParseRecord(R"({"text": "a\nb", "id": 1})", "f");
@@ -22,7 +25,8 @@ TEST(RecordsTest, ParseRecord_GoodLines_GiveTheirStrings) {
 
 TEST(RecordsTest, ParseRecord_BadLines_SayWhereAndWhat) {
   EXPECT_EQ(Error("{\"text\": }"), "f.jsonl:3:10: expected a JSON object, found something that is not JSON");
-  EXPECT_EQ(Error("{\"text\": \"\xFF\"}"), "f.jsonl:3:11: expected a JSON object, found something that is not JSON");
+  EXPECT_EQ(Error("{\"text\": \"\xFF\"}"),
+            "f.jsonl:3:11: expected a JSON object, found something that is not JSON");
   EXPECT_EQ(Error("[1]"), std::string(kExpected) + "array");
   EXPECT_EQ(Error("{}"), std::string(kExpected) + "no \"text\"");
   EXPECT_EQ(Error(R"({"text": 5})"), std::string(kExpected) + "a \"text\" that is number");

@@ -1,5 +1,5 @@
-// SentencePiece models: that ids and texts are those of the SentencePiece library, for models that it trained and for
-// ours, and that ours are deterministic.
+// SentencePiece models: that ids and texts are those of the SentencePiece library, for models that it trained
+// and for ours, and that ours are deterministic.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -21,7 +21,9 @@ const std::string& Corpus() {
   static const std::string* const corpus = [] {
     auto text = FileSystem::Real().ReadAll("docs/numerics.md", 1 << 20);
     EXPECT_TRUE(text.ok()) << text.status();
-    return new std::string(text.value_or("") + "caf\u00e9 na\u00efve \u00e9t\u00e9\n\u65e5\u672c\u8a9e \u65e5\u672c\n\ttabs\t\tx\n");
+    return new std::string(
+        text.value_or("") +
+        "caf\u00e9 na\u00efve \u00e9t\u00e9\n\u65e5\u672c\u8a9e \u65e5\u672c\n\ttabs\t\tx\n");
   }();
   return *corpus;
 }
@@ -30,7 +32,8 @@ std::vector<std::string> Lines() { return absl::StrSplit(Corpus(), '\n'); }
 
 absl::StatusOr<std::string> Train(const std::string& text, int64_t vocabulary) {
   std::istringstream lines(text);
-  return TrainSentencePiece([&](std::string* line) { return static_cast<bool>(std::getline(lines, *line)); }, vocabulary);
+  return TrainSentencePiece([&](std::string* line) { return static_cast<bool>(std::getline(lines, *line)); },
+                            vocabulary);
 }
 
 const std::string& Trained() {
@@ -60,10 +63,39 @@ void ExpectAgreesWithLibrary(const std::string& model) {
     ASSERT_EQ(tokenizer->Decode(ids), library->Decode(expected)) << "text \"" << text << "\"";
   };
   check(Corpus());
-  const std::vector<std::string> parts = {" ", " ", "  ", "\n", "\t", "\u2581", "the", "unit", "window", "a", ".", "\u00e9",
-                                          "0", "12", "=", "of the", std::string(1, '\0'), "\uFFFD", "\xFF", "\xE2\x82",
-                                          "\u00bd", "\uFF21", "\u3000", "\u00a0", "\u65e5\u672c", "\U0001F600", "<s>",
-                                          "</s>", "<unk>", "<0x41>", "<user>", "order", "s"};
+  const std::vector<std::string> parts = {" ",
+                                          " ",
+                                          "  ",
+                                          "\n",
+                                          "\t",
+                                          "\u2581",
+                                          "the",
+                                          "unit",
+                                          "window",
+                                          "a",
+                                          ".",
+                                          "\u00e9",
+                                          "0",
+                                          "12",
+                                          "=",
+                                          "of the",
+                                          std::string(1, '\0'),
+                                          "\uFFFD",
+                                          "\xFF",
+                                          "\xE2\x82",
+                                          "\u00bd",
+                                          "\uFF21",
+                                          "\u3000",
+                                          "\u00a0",
+                                          "\u65e5\u672c",
+                                          "\U0001F600",
+                                          "<s>",
+                                          "</s>",
+                                          "<unk>",
+                                          "<0x41>",
+                                          "<user>",
+                                          "order",
+                                          "s"};
   std::mt19937 random(5);
   for (int round = 0; round < 3000; ++round) {
     std::string text;
@@ -79,7 +111,9 @@ TEST(SentencePieceTokenizerTest, Encode_ModelsOfTheLibrary_AgreesWithTheLibrary)
   const std::vector<Options> kinds = {
       {{"model_type", "bpe"}},
       {{"model_type", "unigram"}},
-      {{"model_type", "bpe"}, {"byte_fallback", "true"}, {"normalization_rule_name", "identity"},
+      {{"model_type", "bpe"},
+       {"byte_fallback", "true"},
+       {"normalization_rule_name", "identity"},
        {"remove_extra_whitespaces", "false"}},  // Llama 2's
       {{"model_type", "unigram"}, {"byte_fallback", "true"}, {"user_defined_symbols", "<user>,unit"}},
       {{"model_type", "bpe"}, {"user_defined_symbols", "<user>,unit"}, {"split_by_whitespace", "false"}},
@@ -102,9 +136,11 @@ TEST(SentencePieceTokenizerTest, Encode_ModelsOfTheLibrary_AgreesWithTheLibrary)
 }
 
 TEST(SentencePieceTokenizerTest, EncodePart_CutBeforeALineFeed_GivesTheIdsOfTheWhole) {
-  const std::string llama = reference::SentencePiece::Train(
-      Lines(), {{"model_type", "bpe"}, {"byte_fallback", "true"}, {"normalization_rule_name", "identity"},
-                {"remove_extra_whitespaces", "false"}, {"vocab_size", "700"}});
+  const std::string llama = reference::SentencePiece::Train(Lines(), {{"model_type", "bpe"},
+                                                                      {"byte_fallback", "true"},
+                                                                      {"normalization_rule_name", "identity"},
+                                                                      {"remove_extra_whitespaces", "false"},
+                                                                      {"vocab_size", "700"}});
   for (const std::string& model : {Trained(), llama}) {
     const auto tokenizer = Load(model);
     const std::string first = "of the unit", second = "\n  and the window";
@@ -136,7 +172,8 @@ TEST(SentencePieceTokenizerTest, Train_TooLittleText_SaysSo) {
   EXPECT_EQ(Train("", 600).status().message(),
             "cannot train a SentencePiece model of 600 pieces: there is no text to train on");
   EXPECT_EQ(Train("ab\n", 260).status().message(),
-            "cannot train a SentencePiece model of 260 pieces: its characters and bytes alone are 261; ask for more");
+            "cannot train a SentencePiece model of 260 pieces: its characters and bytes alone are 261; ask "
+            "for more");
   // Fewer pieces than asked for, where the text has no more.
   EXPECT_LT(Load(*Train("some text\n", 600))->vocabulary_size(), 600);
 }
@@ -144,8 +181,8 @@ TEST(SentencePieceTokenizerTest, Train_TooLittleText_SaysSo) {
 TEST(SentencePieceTokenizerTest, Decode_OfEncode_IsTheText) {
   const auto tokenizer = Load(Trained());
   EXPECT_EQ(tokenizer->end_of_document(), 2);
-  for (const std::string text : {"", " ", "  two  spaces ", "int main() {\n\treturn 0;\n}\n", "\u65e5\u672c\u8a9e \U0001f600",
-                                 "<s> </s> <unk> <0x41>"}) {
+  for (const std::string text : {"", " ", "  two  spaces ", "int main() {\n\treturn 0;\n}\n",
+                                 "\u65e5\u672c\u8a9e \U0001f600", "<s> </s> <unk> <0x41>"}) {
     EXPECT_EQ(tokenizer->Decode(*tokenizer->Encode(text)), text);
   }
   EXPECT_EQ(tokenizer->Decode({tokenizer->end_of_document()}), "");
@@ -187,7 +224,8 @@ TEST(SentencePieceTokenizerTest, New_DamagedModels_AreRefusedOrLoaded) {
     for (int round = 0; round < 300; ++round) {
       std::string model = good;
       if (random() % 2 == 0) model.resize(random() % model.size());
-      for (int i = 0; i < 3 && !model.empty(); ++i) model[random() % model.size()] = static_cast<char>(random());
+      for (int i = 0; i < 3 && !model.empty(); ++i)
+        model[random() % model.size()] = static_cast<char>(random());
       const auto tokenizer = NewSentencePieceTokenizer(model, "damaged");
       if (!tokenizer.ok()) continue;
       std::vector<int32_t> ids;

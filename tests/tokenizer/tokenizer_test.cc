@@ -77,7 +77,8 @@ TEST(Gpt2TokenizerTest, Encode_RandomWords_AgreesWithTheDefinition) {
   std::mt19937 random(3);
   for (int round = 0; round < 200; ++round) {
     std::string word;
-    for (size_t i = 0, length = 1 + random() % 90; i < length; ++i) word.push_back("etaoinsrhl"[random() % 10]);
+    for (size_t i = 0, length = 1 + random() % 90; i < length; ++i)
+      word.push_back("etaoinsrhl"[random() % 10]);
     std::vector<std::string> parts;
     for (const char c : word) parts.push_back(std::string(1, c));
     while (true) {
@@ -113,7 +114,8 @@ TEST(Gpt2TokenizerTest, Encode_InvalidUtf8_BecomesReplacementCharacters) {
 TEST(Gpt2TokenizerTest, Encode_TextOfTheSpecialToken_IsOrdinaryText) {
   const auto tokenizer = Gpt2();
   EXPECT_EQ(tokenizer->end_of_document(), tokenizer->vocabulary_size() - 1);
-  EXPECT_THAT(*tokenizer->Encode("<|endoftext|>"), testing::Not(testing::Contains(tokenizer->end_of_document())));
+  EXPECT_THAT(*tokenizer->Encode("<|endoftext|>"),
+              testing::Not(testing::Contains(tokenizer->end_of_document())));
   EXPECT_EQ(tokenizer->Decode({tokenizer->end_of_document()}), "<|endoftext|>");
 }
 

@@ -6,13 +6,15 @@ namespace accrue {
 namespace {
 
 TEST(Utf8Test, IsValidUtf8_EdgesOfTheRanges_AreJudgedAsTheStandardSays) {
-  for (const char* valid : {"", "plain ascii text longer than eight", "\x7f", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80",
-                            "\xED\x9F\xBF", "\xEE\x80\x80", "\xEF\xBF\xBF", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"}) {
+  for (const char* valid :
+       {"", "plain ascii text longer than eight", "\x7f", "\xC2\x80", "\xDF\xBF", "\xE0\xA0\x80",
+        "\xED\x9F\xBF", "\xEE\x80\x80", "\xEF\xBF\xBF", "\xF0\x90\x80\x80", "\xF4\x8F\xBF\xBF"}) {
     EXPECT_TRUE(IsValidUtf8(valid)) << valid;
     EXPECT_EQ(ReplaceInvalidUtf8(valid), valid);
   }
-  for (const char* invalid : {"\x80", "\xBF", "\xC0\x80", "\xC1\xBF", "\xC2", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xE2\x82",
-                              "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF", "abcdefgh\xE2\x82"}) {
+  for (const char* invalid :
+       {"\x80", "\xBF", "\xC0\x80", "\xC1\xBF", "\xC2", "\xE0\x9F\xBF", "\xED\xA0\x80", "\xE2\x82",
+        "\xF0\x8F\xBF\xBF", "\xF4\x90\x80\x80", "\xF5\x80\x80\x80", "\xFF", "abcdefgh\xE2\x82"}) {
     EXPECT_FALSE(IsValidUtf8(invalid)) << invalid;
   }
 }
