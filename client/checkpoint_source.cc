@@ -104,11 +104,20 @@ absl::StatusOr<WeightSource> OpenHuggingFace(FileSystem& file_system, const std:
 
 }  // namespace
 
+bool NamesFolder(FileSystem& file_system, const std::string& source) {
+  if (!file_system.IsDirectory(source)) return false;
+  if (source.find('/') != std::string::npos || source == "." || source == "..") return true;
+  for (const char* part : {kManifestName, "checkpoints", "job.json"}) {
+    if (file_system.Exists(JoinPath(source, part))) return true;
+  }
+  return false;
+}
+
 absl::StatusOr<std::vector<CheckpointEntry>> FindCheckpoints(CommandContext& context,
                                                              const std::string& source) {
   FileSystem& file_system = *context.file_system;
   std::string root;
-  if (file_system.IsDirectory(source)) {
+  if (NamesFolder(file_system, source)) {
     const std::string folder = AbsolutePath(source);
     if (file_system.Exists(JoinPath(folder, kManifestName))) {
       ACCRUE_ASSIGN_OR_RETURN(const CheckpointManifest manifest, ReadManifest(file_system, folder));
@@ -122,7 +131,7 @@ absl::StatusOr<std::vector<CheckpointEntry>> FindCheckpoints(CommandContext& con
     }
     absl::StatusOr<v1::DescribeResponse> job = context.Connect()->Describe(source);
     if (!job.ok()) {
-      return Annotate(job.status(), absl::StrCat(source, " is no folder, and as a job's name"));
+      return Annotate(job.status(), absl::StrCat(source, " is no run's folder, and as a job's name"));
     }
     root = JoinPath(job->status().output_directory(), "checkpoints");
   }

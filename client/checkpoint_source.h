@@ -13,12 +13,17 @@
 #include "absl/status/statusor.h"
 #include "client/commands.h"
 #include "common/checkpoint/manifest.h"
+#include "common/file_system.h"
 #include "common/tokenizer/tokenizer.h"
 #include "worker/engine/layout.h"
 #include "worker/model/config.h"
 #include "worker/model/huggingface.h"
 
 namespace accrue {
+
+// Whether `source` means a folder rather than a job: a path with a slash, or a folder that holds a checkpoint or a run.
+// A folder that merely has a job's name ("docs") does not stand in the job's way.
+bool NamesFolder(FileSystem& file_system, const std::string& source);
 
 // Where checkpoints of a run lie: the folder itself, DIR/checkpoints, or the output folder of a job that the
 // coordinator knows. NOT_FOUND when `source` is none of these, or holds no checkpoint.

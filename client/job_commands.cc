@@ -135,7 +135,7 @@ absl::StatusOr<v1::ListCheckpointsResponse> LocalCheckpoints(CommandContext& con
 }
 
 void CheckpointList(CommandContext& context, const std::string& job) {
-  const absl::StatusOr<v1::ListCheckpointsResponse> response = context.file_system->IsDirectory(job)
+  const absl::StatusOr<v1::ListCheckpointsResponse> response = NamesFolder(*context.file_system, job)
                                                                    ? LocalCheckpoints(context, job)
                                                                    : context.Connect()->ListCheckpoints(job);
   if (!response.ok()) return context.Fail(response.status());
