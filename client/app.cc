@@ -4,6 +4,7 @@
 #include "absl/strings/str_split.h"
 #include "client/commands.h"
 #include "client/format.h"
+#include "client/help_formatter.h"
 #include "client/job_client.h"
 #include "common/spec/hints.h"
 #include "common/version.h"
@@ -55,7 +56,7 @@ CLI::App* AddCommand(CLI::App& parent, const std::string& name, const std::strin
   std::string footer = "Example:\n";
   for (const absl::string_view line : absl::StrSplit(examples, '\n'))
     absl::StrAppend(&footer, "  ", line, "\n");
-  footer.pop_back();
+  absl::StrAppend(&footer, "\nEvery command takes --coordinator HOST:PORT, and -o json for programs.");
   command->footer(footer);
   return command;
 }
@@ -76,14 +77,16 @@ std::unique_ptr<JobClient> CommandContext::Connect() const { return JobClient::C
 
 int RunClient(int argc, const char* const* argv, CommandContext& context) {
   CLI::App app(kDescription, "accrue");
+  app.formatter(std::make_shared<HelpFormatter>());
   app.footer(kExitCodes);
   app.require_subcommand(0, 1);
-  app.set_help_all_flag("--help-all", "Print the help of every command");
   app.add_option("--coordinator", context.coordinator, "The coordinator's address, HOST:PORT")
       ->envname("ACCRUE_COORDINATOR")
+      ->type_name("HOST:PORT")
       ->capture_default_str();
   app.add_option("-o,--output-format", context.output_format, "text, or json for programs")
       ->check(CLI::IsMember({"text", "json"}))
+      ->type_name("FORMAT")
       ->capture_default_str();
 
   RegisterRunCommand(app, context);
@@ -93,6 +96,9 @@ int RunClient(int argc, const char* const* argv, CommandContext& context) {
   RegisterModelCommands(app, context);
   RegisterDataCommands(app, context);
   RegisterVersionCommand(app, context);
+
+  // Last, so that the commands do not inherit it.
+  app.set_help_all_flag("--help-all", "Print the help of every command");
 
   try {
     app.parse(argc, argv);

@@ -25,7 +25,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-constexpr char kSourceHelp[] = "A run's output folder, a checkpoint's folder, or a job";
+constexpr char kSourceHelp[] = "A run's output folder, a checkpoint's folder, a job";
 
 // ---- export ----
 
@@ -311,8 +311,10 @@ void RegisterExport(CLI::App& app, CommandContext& context) {
   command->add_option("SOURCE", options->source, kSourceHelp)->required();
   command->add_option("DIR", options->folder, "The folder to write; created if need be")->required();
   command->add_option("--window", options->window, "The checkpoint of this window (default: the newest)");
-  command->add_option("--tokenizer", options->tokenizer,
-                      "Folder of the tokenizer (default: that of the training data)");
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "Folder of the tokenizer (default: that of the training data)")
+      ->type_name("DIR");
   command->add_flag("--force", options->force, "Write into a folder that is not empty");
   command->callback([&context, options] { Export(context, *options); });
 }
@@ -350,11 +352,13 @@ void RegisterSample(CLI::App& app, CommandContext& context) {
       ->capture_default_str();
   command->add_option("--seed", options->sampler.seed, "Another seed, another text")->capture_default_str();
   command->add_option("--window", options->window, "The checkpoint of this window (default: the newest)");
-  command->add_option("--tokenizer", options->tokenizer,
-                      "Folder of the tokenizer (default: that of the training data)");
+  command
+      ->add_option("--tokenizer", options->tokenizer,
+                   "Folder of the tokenizer (default: that of the training data)")
+      ->type_name("DIR");
   command
       ->add_option("--threads", options->threads,
-                   "Threads that compute; 0: all. The text does not depend on it")
+                   "Threads that compute, 0: all; the text does not depend on them")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   command->callback([&context, options] { Sample(context, *options); });

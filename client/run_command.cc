@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "client/child_process.h"
 #include "client/format.h"
 #include "client/interrupts.h"
@@ -195,6 +196,21 @@ class LocalRun {
     }
   }
 
+  // Hashing the data may take minutes; an interrupt ends the call, and the coordinator with it.
+  absl::StatusOr<v1::SubmitResponse> CallSubmit(const v1::SubmitRequest& request) {
+    absl::StatusOr<v1::SubmitResponse> response = absl::UnknownError("not answered");
+    absl::Notification answered;
+    std::thread call([&] {
+      response = client_->Submit(request);
+      answered.Notify();
+    });
+    while (!answered.WaitForNotificationWithTimeout(absl::Milliseconds(kRepaintMs))) {
+      if (Interrupts::Count() > 0) coordinator_->Signal(SIGKILL);
+    }
+    call.join();
+    return response;
+  }
+
   bool Submit() {
     v1::SubmitRequest request;
     *request.mutable_spec() = file_.job.spec;
@@ -207,7 +223,8 @@ class LocalRun {
     request.set_fresh(options_.fresh);
     if (options_.resume_from.has_value()) request.set_resume_from(*options_.resume_from);
     if (options_.until.has_value()) request.set_until(*options_.until);
-    const absl::StatusOr<v1::SubmitResponse> response = client_->Submit(request);
+    const absl::StatusOr<v1::SubmitResponse> response = CallSubmit(request);
+    if (Interrupted()) return false;
     if (!response.ok()) return Fail(response.status());
     for (const std::string& warning : response->warnings()) context_.Warn(Printable(warning));
     job_id_ = response->job_id();
@@ -389,14 +406,17 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
                  "accrue run job.yaml --output runs/try --resume-from 500");
   const auto options = std::make_shared<RunOptions>();
   run->add_option("JOB.yaml", options->path, "The job file; its paths are relative to it")->required();
-  run->add_option("--workers", options->workers, "Worker processes. The result does not depend on it")
+  run->add_option("--workers", options->workers,
+                  "Worker processes; the result does not depend on their number")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   run->add_option("--threads", options->threads,
-                  "Threads of each worker (default: cores / workers). Nor on this")
+                  "Threads of each worker; the result does not depend on them (default: cores / workers)")
       ->check(CLI::Range(1, 1024));
   run->add_option("--output", options->output,
-                  "Folder for checkpoints, windows.jsonl and logs (default: ./runs/NAME)");
+                  "Folder for checkpoints, windows.jsonl and logs (default: ./runs/NAME)")
+      ->type_name("DIR")
+      ->type_name("DIR");
   CLI::Option* const resume_from =
       run->add_option("--resume-from", options->resume_from, "Go back to the checkpoint of this window")
           ->check(CLI::NonNegativeNumber);

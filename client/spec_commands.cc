@@ -141,10 +141,12 @@ void RegisterSpecCommands(CLI::App& app, CommandContext& context) {
       ->add_option("JOB.yaml", options->path,
                    "The job file; data paths are under the coordinator's data roots")
       ->required();
-  submit->add_option(
-      "--output", options->output,
-      "Folder for checkpoints and windows.jsonl; it resumes what the folder holds of this job. Without it, "
-      "a folder of the coordinator's");
+  submit
+      ->add_option("--output", options->output,
+                   "Folder for checkpoints and windows.jsonl; it resumes what the folder holds of this job. "
+                   "Without it, "
+                   "a folder of the coordinator's")
+      ->type_name("DIR");
   submit->add_option("--resume-from", options->resume_from, "Resume from the checkpoint of this window")
       ->check(CLI::NonNegativeNumber);
   submit->add_option("--until", options->until, "Stop, with a checkpoint, after this many windows")

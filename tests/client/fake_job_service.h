@@ -60,6 +60,7 @@ class FakeJobService : public v1::JobService::Service {
   v1::JobStatus status = MakeStatus(v1::JOB_STATE_RUNNING, 2);
   grpc::Status submit_error;
   std::vector<v1::LedgerEntry> events;
+  std::function<void()> during_submit;
   std::function<bool()> before_workers;  // no worker is listed until it is true
 
   static v1::WatchResponse Update(const v1::JobStatus& status) {
@@ -105,6 +106,7 @@ class FakeJobService : public v1::JobService::Service {
 
   grpc::Status Submit(grpc::ServerContext*, const v1::SubmitRequest* request,
                       v1::SubmitResponse* response) override {
+    if (during_submit) during_submit();
     absl::MutexLock lock(&mutex_);
     submitted_ = *request;
     response->set_job_id("headers-1");

@@ -178,6 +178,16 @@ TEST_F(RunCommandTest, Interrupt_CancelsWithACheckpointAndSaysHowToGoOn) {
   ExpectNoChildLeft();
 }
 
+TEST_F(RunCommandTest, InterruptDuringSubmit_StopsBeforeTheJobStarts) {
+  WriteGoodCoordinator();
+  WriteScript("accrue-worker", "exec sleep 1000");
+  service_.during_submit = [] { kill(getpid(), SIGINT); };
+  const ClientResult result = Run();
+  EXPECT_EQ(result.exit_code, 11);
+  EXPECT_THAT(result.err, HasSubstr("interrupted before the job started"));
+  ExpectNoChildLeft();
+}
+
 TEST_F(RunCommandTest, OnlyWorkerDies_ReportedAndStopped) {
   WriteGoodCoordinator();
   WriteScript("accrue-worker", absl::StrCat("echo $$ >", Path("worker.pid"), "\nexec sleep 1000"));
