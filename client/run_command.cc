@@ -415,7 +415,6 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
       ->check(CLI::Range(1, 1024));
   run->add_option("--output", options->output,
                   "Folder for checkpoints, windows.jsonl and logs (default: ./runs/NAME)")
-      ->type_name("DIR")
       ->type_name("DIR");
   CLI::Option* const resume_from =
       run->add_option("--resume-from", options->resume_from, "Go back to the checkpoint of this window")
