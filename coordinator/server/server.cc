@@ -32,7 +32,7 @@ namespace accrue {
 namespace {
 
 constexpr int kMaxMessageBytes = 256 << 20;
-constexpr int64_t kShutdownGraceMs = 2000;
+constexpr int64_t kShutdownGraceMs = 500;
 
 // gRPC's own lines go where ours go.
 void TakeOverGrpcLog() {
