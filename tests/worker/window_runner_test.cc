@@ -469,6 +469,33 @@ TEST_F(WindowRunnerTest, StateSync_NobodyElseComes_ReplacedByNewer) {
   EXPECT_TRUE(member->link.Take().has_state_synced());
 }
 
+TEST_F(WindowRunnerTest, StateSync_Aborted_ReduceFailedAndNextSyncWorks) {
+  const std::vector<TensorShape> large = {{"a.weight", {3000, 1000}}};  // beyond what sockets take without a reader
+  Member member(1, *collectives_, MakeJob(true, AccumulationMode::kExact, OptimizerKind::kSgd, large));
+  v1::CoordinatorMessage message;
+  v1::StateSync& sync = *message.mutable_state_sync();
+  *sync.mutable_key() = member.Key(0);
+  sync.add_members(1);
+  sync.add_members(2);
+  sync.set_source(1);
+  sync.set_communicator("sync-1");
+  member.Tell(message);
+  auto other = CreateGlooFactory({}, &store_);
+  auto communicator = (*other)->Form("sync-1", 1, 2, 20'000);  // meets, then receives nothing
+  ASSERT_TRUE(communicator.ok()) << communicator.status();
+  v1::CoordinatorMessage abort;
+  *abort.mutable_abort()->mutable_key() = member.Key(0);
+  member.Tell(abort);
+  EXPECT_EQ(member.TakeReduceFailed().key().epoch(), 1);
+
+  member.epoch = 3;
+  *sync.mutable_key() = member.Key(0);
+  sync.set_communicator("sync-3");
+  sync.mutable_members()->RemoveLast();
+  member.Tell(message);
+  EXPECT_TRUE(member.link.Take().has_state_synced());
+}
+
 TEST_F(WindowRunnerTest, Evaluation_UnitsOfPlan_DoneBeforeComputed) {
   auto member = Add(1);
   const std::vector<int> exponents = Probe(*member);

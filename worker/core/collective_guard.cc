@@ -58,15 +58,15 @@ void CollectiveGuard::Leave() {
 std::string CollectiveGuard::WhyOff(const Operation& operation) const {
   if (!stopped_.empty()) return stopped_;
   if (released_ >= current_ || assigned_ > current_) return "the worker is released from the job";
-  if (operation.kind == Kind::kStateSync) {
-    if (newest_sync_ == operation.name) return "";
+  if (operation.kind == Kind::kStateSync && newest_sync_ != operation.name) {
     return absl::StrCat("state sync \"", operation.name, "\" is replaced by \"", newest_sync_, "\"");
   }
-  // A void attempt is never tried again under its number; the epoch may have been raised since its seal.
-  if (abort_ && abort_->key().job_id() == operation.key.job_id() && abort_->key().timeline() == operation.key.timeline() &&
-      abort_->key().window() == operation.key.window() && abort_->key().attempt() == operation.key.attempt() &&
-      abort_->key().epoch() >= operation.key.epoch()) {
-    return absl::StrCat("aborted: ", abort_->reason());
+  if (abort_ && abort_->key().job_id() == operation.key.job_id() &&
+      abort_->key().timeline() == operation.key.timeline() && abort_->key().epoch() >= operation.key.epoch()) {
+    // A reduce's void attempt is never tried again under its number; the epoch may have been raised since its seal.
+    const bool is_it = operation.kind == Kind::kStateSync || (abort_->key().window() == operation.key.window() &&
+                                                              abort_->key().attempt() == operation.key.attempt());
+    if (is_it) return absl::StrCat("aborted: ", abort_->reason());
   }
   return "";
 }

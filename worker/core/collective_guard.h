@@ -20,8 +20,8 @@ class CollectiveGuard {
   enum class Kind { kReduce, kStateSync };
 
   // ---- of the receiving thread ----
-  // Looks at every message on its way to the inbox: Abort stops the reduce that it names, a StateSync the one before
-  // it, Release or a further AssignJob everything of the job before.
+  // Looks at every message on its way to the inbox: Abort stops the reduce that it names, and a state sync of its epoch
+  // or an older one; a StateSync the one before it; Release or a further AssignJob everything of the job before.
   void Observe(const v1::CoordinatorMessage& message);
   // From now on, every operation is stopped (the link is lost).
   void StopAll(const std::string& reason);

@@ -174,10 +174,10 @@ absl::Status WindowRunner::OnCommit(const v1::Commit& commit) {
   return ActOnSeal(seal);
 }
 
-// The guard has stopped the reduce, whose failure was answered; a seal that still waits is answered here.
+// The guard has stopped what was on the way, and its failure was answered; a seal that still waits is answered here.
 void WindowRunner::OnAbort(const v1::Abort& abort) {
   if (!held_seal_ || held_seal_->key().window() != abort.key().window() ||
-      held_seal_->key().attempt() != abort.key().attempt()) {
+      held_seal_->key().attempt() != abort.key().attempt() || held_seal_->key().epoch() > abort.key().epoch()) {
     return;
   }
   const v1::Seal seal = *std::exchange(held_seal_, std::nullopt);

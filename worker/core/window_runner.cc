@@ -148,6 +148,7 @@ absl::Status WindowRunner::EvaluateUnit(WindowShare& share) {
 // The window's units are in the accumulator: says so, with what proves it.
 absl::Status WindowRunner::FinishComputing(WindowShare& share) {
   reporter_.Flush();
+  const int64_t begin_ns = Now();
   if (job_.accumulator->mode() == AccumulationMode::kExact) {
     const int buckets = static_cast<int>(job_.engine->layout().buckets().size());
     share.unit_checksums.resize(buckets);
@@ -171,6 +172,7 @@ absl::Status WindowRunner::FinishComputing(WindowShare& share) {
   context_.link.Send(std::move(message));
   share.computed = true;
   share.computed_at_ns = Now();
+  share.phases.set_accumulate_ns(share.phases.accumulate_ns() + share.computed_at_ns - begin_ns);
   return absl::OkStatus();
 }
 
@@ -198,6 +200,12 @@ absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   *stepped.mutable_phases() = share.phases;
   stepped.set_memory_bytes(ResidentMemoryBytes());
   context_.link.Send(std::move(message));
+  const v1::PhaseTimes& phases = share.phases;
+  LogDebug("window stepped", {{"window", seal.key().window()}, {"digest", stepped_digest_},
+                              {"compute_ns", phases.compute_ns()}, {"accumulate_ns", phases.accumulate_ns()},
+                              {"data_ns", phases.data_ns()}, {"wait_seal_ns", phases.wait_seal_ns()},
+                              {"reduce_ns", phases.reduce_ns()}, {"step_ns", phases.step_ns()},
+                              {"evaluate_ns", phases.evaluate_ns()}, {"checkpoint_ns", phases.checkpoint_ns()}});
 
   shares_.erase(shares_.begin(), shares_.lower_bound(job_.state->window()));
   ExpectUnits();
