@@ -93,19 +93,33 @@ Cluster::Cluster() {
   WriteShard(folder_ + "/train-1.bin", 2000, 2);
   WriteShard(validation_shard_, 1000, 3);
 
+  StartCoordinator("127.0.0.1:0");
+}
+
+void Cluster::StartCoordinator(const std::string& listen) {
   const int watch = inotify_init1(IN_CLOEXEC);
   inotify_add_watch(watch, folder_.c_str(), IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE);
   const std::string ready = folder_ + "/ready";
+  std::filesystem::remove(ready);
   coordinator_ = std::make_unique<Process>(
-      std::vector<std::string>{ACCRUE_BINARY_DIRECTORY "/accrued", "--listen", "127.0.0.1:0", "--http", "none",
-                               "--state", folder_ + "/state", "--ready-file", ready, "--data-root", folder_},
+      std::vector<std::string>{ACCRUE_BINARY_DIRECTORY "/accrued", "--listen", listen, "--http", "none", "--state",
+                               folder_ + "/state", "--ready-file", ready, "--data-root", folder_},
       folder_ + "/accrued.log");
   WaitForFile(watch, ready, *coordinator_);
   close(watch);
   std::ifstream file(ready);
   address_ = nlohmann::json::parse(file, nullptr, false).value("grpc", "");
   EXPECT_NE(address_, "") << coordinator_->Log();
-  jobs_ = v1::JobService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
+  // A channel of its own each time: one that has failed waits before it connects again.
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  jobs_ = v1::JobService::NewStub(grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments));
+}
+
+void Cluster::ReplaceCoordinator() {
+  coordinator_->Signal(SIGKILL);
+  coordinator_->Wait();
+  StartCoordinator(address_);
 }
 
 Cluster::~Cluster() {
@@ -127,11 +141,6 @@ Process& Cluster::AddWorker(int threads, const std::vector<std::string>& more_ar
   arguments.insert(arguments.end(), more_arguments.begin(), more_arguments.end());
   workers_.push_back(std::make_unique<Process>(arguments, absl::StrCat(folder_, "/", name, ".log")));
   return *workers_.back();
-}
-
-void Cluster::StopCoordinator() {
-  coordinator_->Signal(SIGTERM);
-  EXPECT_EQ(coordinator_->Wait(), 0);
 }
 
 std::string Cluster::Submit(v1::JobSpec spec, int64_t until) {

@@ -34,8 +34,8 @@ class Cluster {
   const std::string& train_shard() const { return train_shard_; }
 
   Process& AddWorker(int threads = 1, const std::vector<std::string>& more_arguments = {});
-  // Stops accrued; OK to call twice.
-  void StopCoordinator();
+  // Kills accrued without warning and starts another one on the same state and address.
+  void ReplaceCoordinator();
 
   // Into output(). Fails the test and returns "" when the job is refused.
   std::string Submit(v1::JobSpec spec, int64_t until = 0);
@@ -55,6 +55,8 @@ class Cluster {
   std::vector<std::string> Digests() const;
 
  private:
+  void StartCoordinator(const std::string& listen);
+
   std::string folder_, train_shard_, validation_shard_;
   std::string address_;
   std::unique_ptr<Process> coordinator_;

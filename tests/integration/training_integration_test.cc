@@ -139,6 +139,29 @@ TEST(TrainingChanges, WorkerKilled_SurvivorsGoOn_SameDigests) {
   EXPECT_EQ(digests, ReferenceDigests(static_cast<int64_t>(digests.size())));
 }
 
+TEST(TrainingChanges, CoordinatorKilled_AnotherGoesOn_SameDigests) {
+  v1::JobSpec spec = TinyJob(1'000'000, 1, 4);
+  spec.mutable_checkpoint()->set_every_windows(5);
+  Cluster cluster;
+  for (int i = 0; i < 2; ++i) cluster.AddWorker();
+  const std::string job = cluster.Submit(spec);
+  int64_t seen = 0;
+  const auto until = [&](int64_t window) {
+    cluster.Watch(job, [&, window](const v1::WindowRecord& record) {
+      seen = record.window();
+      return seen < window;
+    });
+  };
+  until(8);
+  cluster.ReplaceCoordinator();
+  until(seen + 20);
+  cluster.Cancel(job);
+  cluster.Watch(job);
+  const std::vector<std::string> digests = cluster.Digests();
+  EXPECT_GT(digests.size(), 20u);
+  EXPECT_EQ(digests, ReferenceDigests(static_cast<int64_t>(digests.size())));
+}
+
 TEST(TrainingChanges, ResumedFromCheckpoint_OnOtherWorkers_SameDigests) {
   v1::JobSpec spec = TinyJob(kWindows, 1, 4);
   spec.mutable_checkpoint()->set_every_windows(3);
