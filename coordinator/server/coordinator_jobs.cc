@@ -135,6 +135,10 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
       next = std::max(next, window + 1);
     }
   }
+  ACCRUE_ASSIGN_OR_RETURN(const std::vector<EvaluationRecord> evaluations, journal_.Evaluations(id, start.window));
+  for (const EvaluationRecord& evaluation : evaluations) {
+    if (evaluation.window.value() <= next) start.evaluated[evaluation.window.value()] = evaluation.loss;
+  }
   ACCRUE_RETURN_IF_ERROR(journal_.StartTimeline(id, start.timeline, Window(next)));
   run.record.timeline = start.timeline;
   ACCRUE_ASSIGN_OR_RETURN(run.log, WindowLog::Open(file_system_, run.resolved->output_directory(), Window(next), commits,
