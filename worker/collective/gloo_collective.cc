@@ -6,6 +6,10 @@
 #include <gloo/rendezvous/store.h>
 #include <gloo/transport/tcp/device.h>
 
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -252,17 +256,38 @@ class GlooFactory : public CollectiveFactory {
   RendezvousStore* const store_;
 };
 
+// Whether a socket here can be bound to the address. Gloo would find out too, but leaks what it had resolved.
+bool CanBind(const std::string& address) {
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (getaddrinfo(address.c_str(), nullptr, &hints, &found) != 0) return false;
+  bool bound = false;
+  for (const addrinfo* entry = found; entry != nullptr && !bound; entry = entry->ai_next) {
+    const int descriptor = socket(entry->ai_family, entry->ai_socktype | SOCK_CLOEXEC, entry->ai_protocol);
+    if (descriptor < 0) continue;
+    bound = bind(descriptor, entry->ai_addr, entry->ai_addrlen) == 0;
+    close(descriptor);
+  }
+  freeaddrinfo(found);
+  return bound;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<CollectiveFactory>> CreateGlooFactory(const GlooOptions& options,
                                                                      RendezvousStore* store) {
+  if (!CanBind(options.bind_address)) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot bind communicators to \"", options.bind_address,
+                                                   "\": expected a name or an address of this machine"));
+  }
   try {
     gloo::transport::tcp::attr attributes;
     attributes.hostname = options.bind_address;
     return std::make_unique<GlooFactory>(gloo::transport::tcp::CreateDevice(attributes), store);
   } catch (const std::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat("cannot bind communicators to \"", options.bind_address,
-                                                   "\" (expected an address of this machine): ", error.what()));
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot bind communicators to \"", options.bind_address, "\": ", error.what()));
   }
 }
 
