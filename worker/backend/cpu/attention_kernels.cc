@@ -115,8 +115,13 @@ void SoftmaxBlock(const BlockPair& pair, const Softmax& state, float* scores) {
     const int64_t unmasked = pair.diagonal() ? std::min(keys, lane + 1) : keys;
     float* column = scores + lane;
     const VF before = Load(state.maximum + lane);
-    VF maximum = before;
-    for (int64_t key = 0; key < unmasked; ++key) maximum = hn::Max(maximum, Load(column + key * kBlock));
+    VF maximum = before, odd = before;  // two chains: the latency of one hides behind the other
+    for (int64_t key = 0; key + 1 < unmasked; key += 2) {
+      maximum = hn::Max(maximum, Load(column + key * kBlock));
+      odd = hn::Max(odd, Load(column + (key + 1) * kBlock));
+    }
+    if (unmasked % 2 == 1) odd = hn::Max(odd, Load(column + (unmasked - 1) * kBlock));
+    maximum = hn::Max(maximum, odd);
     for (int64_t key = unmasked; key < keys; ++key) {
       maximum = hn::Max(maximum, hn::IfThenElse(Sees(lane, key), Load(column + key * kBlock), lowest));
     }

@@ -78,10 +78,10 @@ class CpuModelOps : public ModelOps {
     ACCRUE_CHECK(args.kv_heads > 0 && args.heads % args.kv_heads == 0);
     ReserveFloats(AttentionForwardScratch(args));
     const int64_t blocks = Parts(args.sequence_length, kAttentionBlock);
-    const int64_t rows = args.batch * args.heads;
-    // The last blocks see the most keys: they go first, so that no thread begins a long one at the end.
-    pool_.ParallelFor(blocks * rows, [&](int64_t task) {
-      const int64_t block = blocks - 1 - task / rows, row = task % rows;
+    // A head's blocks follow each other, so that its keys and values stay in cache; the last sees the most keys and
+    // goes first.
+    pool_.ParallelFor(args.batch * args.heads * blocks, [&](int64_t task) {
+      const int64_t row = task / blocks, block = blocks - 1 - task % blocks;
       AttentionForwardBlock(args, row / args.heads, row % args.heads, block, Floats());
     });
   }

@@ -6,6 +6,7 @@
 // After foreach_target:
 #include <algorithm>
 
+#include "hwy/cache_control.h"
 #include "worker/backend/cpu/kernels.h"
 #include "worker/backend/cpu/simd-inl.h"
 
@@ -36,6 +37,10 @@ HWY_INLINE void RegisterTile(const PanelProduct& p, int64_t row) {
   VF sums[kRows][kVectors];
   for (int i = 0; i < kRows; ++i) {
     for (int j = 0; j < kVectors; ++j) sums[i][j] = hn::Zero(DF());
+  }
+  // The sums' places arrive while the products run.
+  for (int i = 0; i < kRows; ++i) {
+    for (int j = 0; j < kVectors; ++j) hwy::Prefetch(p.c + (row + i) * p.c_row + j * kLanes);
   }
   const float* a = p.a + row * p.a_row;
   const float* b = p.b;
