@@ -165,8 +165,15 @@ void AddLinears(std::vector<OpCase>& cases) {
     AddLinearForward(cases, {301, 40, 1031}, layout, true, true);
     AddLinearBackwardInput(cases, {301, 1031, 40}, layout, false, true);
     AddLinearBackwardWeight(cases, {40, 301, 1031}, layout, false, true);
+    // Enough rows for the own kernel, with tails every way.
+    for (LinearSize size : {LinearSize{519, 263, 83}, {600, 30, 260}, {513, 5, 17}}) {
+      AddLinearForward(cases, size, layout, true, true);
+      AddLinearForward(cases, size, layout, false, false);
+      AddLinearBackwardInput(cases, size, layout, true, false);
+    }
     // Long sums: a library that splits K by threads shows here.
     AddLinearForward(cases, {64, 4133, 72}, layout, true, false);
+    AddLinearForward(cases, {512, 4133, 40}, layout, true, false);
     AddLinearBackwardInput(cases, {64, 72, 4133}, layout, false, false);
     AddLinearBackwardWeight(cases, {4133, 64, 64}, layout, false, true);
     AddLinearBackwardWeight(cases, {4133, 130, 66}, layout, true, true);

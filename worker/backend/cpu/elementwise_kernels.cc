@@ -79,20 +79,40 @@ void GeluBackward(const Tensor& z, const Tensor& dx, const Rectangle& where) {
   });
 }
 
+// kVectors vectors of columns at once, the last of them `count` columns wide: a row's part is read in one go.
+template <int kVectors, typename T>
+void SumColumns(const T* matrix, int64_t rows, int64_t stride, int64_t count, float* sums) {
+  const auto load = [&](int64_t r, int j) HWY_ATTR {
+    return LoadN(matrix + r * stride + j * kLanes, j == kVectors - 1 ? count : kLanes);
+  };
+  VF total[kVectors], sum[kVectors];
+  for (int64_t block = 0; block < rows; block += kColumnBlockRows) {
+    const int64_t block_end = std::min(block + kColumnBlockRows, rows);
+    for (int j = 0; j < kVectors; ++j) sum[j] = load(block, j);
+    for (int64_t r = block + 1; r < block_end; ++r) {
+      const int64_t ahead = std::min(r + 4 * kRowsAhead, rows - 1);
+      for (int j = 0; j < kVectors; ++j) {
+        hwy::Prefetch(matrix + ahead * stride + j * kLanes);
+        sum[j] = hn::Add(sum[j], load(r, j));
+      }
+    }
+    for (int j = 0; j < kVectors; ++j) total[j] = block == 0 ? sum[j] : hn::Add(total[j], sum[j]);
+  }
+  for (int j = 0; j < kVectors; ++j) StoreN(total[j], sums + j * kLanes, j == kVectors - 1 ? count : kLanes);
+}
+
 template <typename T>
 void ColumnSumsOf(const T* matrix, const Rectangle& where, float* sums) {
-  const int64_t end_row = where.first_row + where.rows;
-  ForVectors(where.columns, [&](int64_t i, int64_t n) HWY_ATTR {
-    const int64_t column = where.first_column + i;
-    VF total = hn::Zero(DF());
-    for (int64_t block = where.first_row; block < end_row; block += kColumnBlockRows) {
-      const int64_t block_end = std::min(block + kColumnBlockRows, end_row);
-      VF sum = LoadN(matrix + block * where.stride + column, n);
-      for (int64_t r = block + 1; r < block_end; ++r) sum = hn::Add(sum, LoadN(matrix + r * where.stride + column, n));
-      total = block == where.first_row ? sum : hn::Add(total, sum);
-    }
-    StoreN(total, sums + column, n);
-  });
+  constexpr int kTogether = 4;
+  const T* from = matrix + where.first_row * where.stride + where.first_column;
+  sums += where.first_column;
+  int64_t i = 0;
+  for (; i + kTogether * kLanes <= where.columns; i += kTogether * kLanes) {
+    SumColumns<kTogether>(from + i, where.rows, where.stride, kLanes, sums + i);
+  }
+  for (; i < where.columns; i += kLanes) {
+    SumColumns<1>(from + i, where.rows, where.stride, std::min(kLanes, where.columns - i), sums + i);
+  }
 }
 
 void ColumnSums(const Tensor& matrix, const Rectangle& where, float* sums) {

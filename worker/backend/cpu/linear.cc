@@ -37,10 +37,13 @@ const void* At(const Tensor& tensor, int64_t element) {
 // these are far apart they fall on the same lines of the cache, and copying them first is cheaper.
 bool CopiesLeft(const GemmShape& shape) { return shape.a_column != 1 && shape.m > shape.n; }
 
-// Where both matrices lie as they are multiplied, the own kernel is the faster: docs/performance.md.
+// Where both matrices lie as they are multiplied, and enough rows share what is gathered of b, the own kernel is the
+// faster: docs/performance.md.
+constexpr int64_t kOwnKernelRows = 512;
+
 bool UsesOwnKernel(const GemmShape& shape) {
-  return shape.input == DType::kF32 && shape.output == DType::kF32 && shape.a_column == 1 && shape.b_column == 1 &&
-         !(shape.bias && shape.accumulate);
+  const bool plain = shape.a_column == 1 && shape.b_column == 1 && !(shape.bias && shape.accumulate);
+  return plain && shape.input == DType::kF32 && shape.output == DType::kF32 && shape.m >= kOwnKernelRows;
 }
 
 }  // namespace
