@@ -4,7 +4,8 @@
 
 namespace accrue {
 
-// Bytes of this process in physical memory; 0 where the system does not say.
+// Bytes of physical memory that only this process can give back: without pages of mapped files (token shards, libraries),
+// which the system takes back at will. 0 where the system does not say.
 int64_t ResidentMemoryBytes();
 
 }  // namespace accrue
