@@ -20,13 +20,21 @@ absl::Status CompleteSpec(FileSystem& file_system, const PathRules& rules, v1::J
   if (!spec.model().from().empty()) {
     ACCRUE_ASSIGN_OR_RETURN(const std::string folder, ResolvePath(file_system, rules, spec.model().from()));
     spec.mutable_model()->set_from(folder);
+    if (!file_system.Exists(JoinPath(folder, "model.safetensors")) &&
+        !file_system.Exists(JoinPath(folder, "model.safetensors.index.json"))) {
+      return absl::NotFoundError(absl::StrCat("model.from: expected model.safetensors or model.safetensors.index.json in ",
+                                              folder, ", found neither; other formats of weights are not read"));
+    }
     // A client may have completed it already.
     if (spec.model().architecture().empty()) {
       ACCRUE_RETURN_IF_ERROR(CompleteModel(file_system, folder, *spec.mutable_model()));
     }
   }
   ACCRUE_RETURN_IF_ERROR(FillDefaults(spec));
-  return ValidateSpec(spec);
+  const absl::Status status = ValidateSpec(spec);
+  if (status.ok() || spec.model().from().empty()) return status;
+  return absl::Status(status.code(), absl::StrCat(status.message(), " (the model's shape is that of ",
+                                                  JoinPath(spec.model().from(), "config.json"), ")"));
 }
 
 // Evaluation on what the validation data has: fewer sequences than asked for are used, with a warning.
@@ -62,6 +70,7 @@ absl::StatusOr<ResolvedSubmission> ResolveSubmission(FileSystem& file_system, Jo
   job.mutable_train()->Add(data.train.begin(), data.train.end());
   job.mutable_validation()->Add(data.validation.begin(), data.validation.end());
   job.set_tokenizer_directory(data.tokenizer_directory);
+  job.set_closed_fleet(request.closed_fleet());
   job.set_total_windows(TotalWindows(job.spec(), data.train_data->sequences()));
   submission.data = std::move(data.train_data);
 
@@ -105,6 +114,7 @@ core::JobConfig ConfigOf(const v1::ResolvedJob& job, int64_t until_window) {
   config.min_workers = spec.workers().min();
   config.max_workers = spec.workers().max();
   config.exact = spec.accumulation().mode() != "fast";
+  config.closed_fleet = job.closed_fleet();
   config.schedule = ScheduleOf(spec, job.total_windows());
   return config;
 }
