@@ -220,6 +220,7 @@ class LocalRun {
     if (workers.has_max()) workers.set_max(std::max<int64_t>(workers.max(), options_.workers));
     request.set_output_directory(output_);
     request.set_base_directory(file_.directory);
+    request.set_closed_fleet(true);
     request.set_fresh(options_.fresh);
     if (options_.resume_from.has_value()) request.set_resume_from(*options_.resume_from);
     if (options_.until.has_value()) request.set_until(*options_.until);

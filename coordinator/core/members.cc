@@ -52,10 +52,12 @@ void Machine::OnWorkerFailedJob(const WorkerFailedJob& event) {
   const std::optional<Sender> sender = Accept(event.from, event.key);
   if (!sender) return;
   const std::string reason = absl::StrCat(NameOf(event.from), ": ", event.status, ": ", event.reason);
-  if (event.fatal_for_job) {
-    EndJob(*sender->job, JobState::kFailed, reason);
-  } else {
-    ReleaseWorker(*sender->job, event.from, reason, true);
+  Job& job = *sender->job;
+  if (event.fatal_for_job) return EndJob(job, JobState::kFailed, reason);
+  ReleaseWorker(job, event.from, reason, true);
+  const auto refused = [&](const auto& worker) { return worker.second.unfit_for.count(job.config.id) > 0; };
+  if (job.config.closed_fleet && std::all_of(workers_.begin(), workers_.end(), refused)) {
+    EndJob(job, JobState::kFailed, reason);
   }
 }
 

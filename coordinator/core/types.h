@@ -49,6 +49,7 @@ struct JobConfig {
   int64_t min_workers = 1;
   int64_t max_workers = 1;
   bool exact = true;
+  bool closed_fleet = false;  // once all workers that are there have refused the job, it has failed
   ScheduleConfig schedule;
 };
 

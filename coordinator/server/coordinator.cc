@@ -8,6 +8,7 @@
 #include "common/check.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "coordinator/server/data_pins.h"
 #include "coordinator/server/translate.h"
 
 namespace accrue {
@@ -155,8 +156,23 @@ void Coordinator::Join(const v1::Hello& hello, std::shared_ptr<WorkerLink> link,
   if (!status.ok()) link->Refuse(std::string(status.message()), /*rejoin=*/true);
 }
 
+// A worker whose data differ is refused, and others may do; but where the coordinator's own copy has changed since
+// submit, nobody is to be waited for.
+void Coordinator::CheckDataOf(core::WorkerFailedJob& failed) {
+  const std::shared_ptr<const Snapshot> snapshot = board_.Get();
+  const JobEntry* const job = snapshot->FindJob(failed.key.job);
+  if (job == nullptr) return;
+  const v1::JobState state = job->status.state();
+  if (state != v1::JOB_STATE_WAITING && state != v1::JOB_STATE_STARTING) return;  // some can compute it
+  const absl::Status status = CheckPins(file_system_, journal_, *job->resolved);
+  if (status.ok()) return;
+  failed.fatal_for_job = true;
+  failed.reason = std::string(status.message());
+}
+
 absl::Status Coordinator::Receive(Incarnation from, const v1::WorkerMessage& message) {
   ACCRUE_ASSIGN_OR_RETURN(core::Event event, EventFromProto(message, from));
+  if (auto* const failed = std::get_if<core::WorkerFailedJob>(&event)) CheckDataOf(*failed);
   std::vector<std::string> tensors(message.job_loaded().tensors().begin(), message.job_loaded().tensors().end());
   return Enqueue([this, from, event = std::move(event), tensors = std::move(tensors)] {
     const auto worker = workers_.find(from);

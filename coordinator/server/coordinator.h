@@ -83,6 +83,8 @@ class Coordinator {
     int64_t last_heard_ns = 0;
   };
 
+  void CheckDataOf(core::WorkerFailedJob& failed);
+
   // ---- the queue: any thread ----
   // RESOURCE_EXHAUSTED beyond the limit, unless it must be; UNAVAILABLE once the loop has ended.
   absl::Status Enqueue(Task task, bool must = false);

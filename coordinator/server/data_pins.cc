@@ -170,6 +170,22 @@ absl::StatusOr<std::unique_ptr<Dataset>> OpenPinned(FileSystem& file_system, con
   return Dataset::Open(file_system, ReferencesTo(job.train()), OptionsOf(job.spec(), false));
 }
 
+absl::Status CheckPins(FileSystem& file_system, Journal& journal, const v1::ResolvedJob& job) {
+  const auto check = [&](const std::string& path, const std::string& expected) -> absl::Status {
+    ACCRUE_ASSIGN_OR_RETURN(const std::string found, HashCached(file_system, journal, path));
+    if (found == expected) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat(path, " has changed since the job was submitted: expected XXH3-128 ",
+                                                      expected, ", found ", found, "; restore it, or submit anew"));
+  };
+  for (const auto* pins : {&job.train(), &job.validation()}) {
+    for (const v1::ShardPin& pin : *pins) {
+      ACCRUE_RETURN_IF_ERROR(check(pin.path(), pin.xxh3_128()));
+      if (!pin.mask_path().empty()) ACCRUE_RETURN_IF_ERROR(check(pin.mask_path(), pin.mask_xxh3_128()));
+    }
+  }
+  return absl::OkStatus();
+}
+
 std::vector<v1::SequenceRange> SequencesOf(const Dataset& data, const v1::JobSpec& spec, Window window,
                                            const std::vector<core::UnitRange>& units) {
   std::vector<v1::SequenceRange> result;

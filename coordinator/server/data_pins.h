@@ -44,6 +44,10 @@ absl::StatusOr<PinnedData> PinData(FileSystem& file_system, Journal& journal, co
 // The training data of a job pinned before; its hashes are for the workers to check.
 absl::StatusOr<std::unique_ptr<Dataset>> OpenPinned(FileSystem& file_system, const v1::ResolvedJob& job);
 
+// FAILED_PRECONDITION, with the path and both hashes, for the first shard or mask that is not what was pinned; the codes
+// of HashFile. Files are read again only where size or time of change is another than before.
+absl::Status CheckPins(FileSystem& file_system, Journal& journal, const v1::ResolvedJob& job);
+
 // The tokens of units of a window, in order: the first of them is number window * batch.sequences +
 // unit * batch.micro_batch of what the job draws (docs/numerics.md, section 10).
 std::vector<v1::SequenceRange> SequencesOf(const Dataset& data, const v1::JobSpec& spec, Window window,

@@ -493,6 +493,22 @@ TEST(WorkerFailedJob, FatalForTheJob_FailsIt) {
   EXPECT_THAT(harness.Sent<Release>(), SizeIs(2));
 }
 
+TEST(WorkerFailedJob, AllOfAClosedFleet_FailsTheJob) {
+  Harness harness;
+  JobConfig config = SmallJob();
+  config.closed_fleet = true;
+  harness.Submit(config);
+  const auto workers = harness.Start(2);
+  const auto fail = [&](Incarnation worker) {
+    harness.Apply(WorkerFailedJob{worker, harness.KeyOf(worker, 0), "RESOURCE_EXHAUSTED", "no memory", false});
+  };
+  fail(workers[0]);
+  EXPECT_EQ(harness.View().state, JobState::kRunning);
+  fail(workers[1]);
+  EXPECT_EQ(harness.View().state, JobState::kFailed);
+  EXPECT_THAT(harness.View().reason, HasSubstr("no memory"));
+}
+
 TEST(WorkerFailedJob, NotFatal_TheOthersGoOnWithoutIt) {
   Harness harness;
   harness.Submit(SmallJob());
