@@ -292,12 +292,12 @@ class CliTest(unittest.TestCase):
         return self.accrue("run", job, "--workers", workers, "--threads", threads, "--output", self.path(output),
                            "-o", "json", *arguments, code=code)
 
-    def start_coordinator(self, *arguments, state="state/accrue"):
+    def start_coordinator(self, *arguments, state="state/accrue", listen="127.0.0.1:0"):
         """accrued on a free port; its address is then what accrue talks to. Returns the process."""
         ready = self.path("ready.json")
         if os.path.exists(ready):
             os.remove(ready)
-        coordinator = self.start("accrued", "--listen", "127.0.0.1:0", "--http", "none", "--state", self.path(state),
+        coordinator = self.start("accrued", "--listen", listen, "--http", "none", "--state", self.path(state),
                                  "--data-root", self.folder, "--ready-file", ready, *arguments)
         with FolderWatch(self.folder) as watch:
             there = watch.until(lambda: os.path.exists(ready) or coordinator.process.poll() is not None)
