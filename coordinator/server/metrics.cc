@@ -17,6 +17,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "common/version.h"
+#include "coordinator/server/translate.h"
 
 namespace accrue {
 namespace {
@@ -39,29 +40,6 @@ prometheus::Histogram::BucketBoundaries WindowBuckets() {
 // Counters that are told as totals.
 void RaiseTo(Counter& counter, double total) {
   if (total > counter.Value()) counter.Increment(total - counter.Value());
-}
-
-const char* StateName(v1::JobState state) {
-  switch (state) {
-    case v1::JOB_STATE_WAITING:
-      return "waiting";
-    case v1::JOB_STATE_STARTING:
-      return "starting";
-    case v1::JOB_STATE_RUNNING:
-      return "running";
-    case v1::JOB_STATE_PAUSED:
-      return "paused";
-    case v1::JOB_STATE_FINISHING:
-      return "finishing";
-    case v1::JOB_STATE_SUCCEEDED:
-      return "succeeded";
-    case v1::JOB_STATE_FAILED:
-      return "failed";
-    case v1::JOB_STATE_CANCELLED:
-      return "cancelled";
-    default:
-      return "unknown";
-  }
 }
 
 }  // namespace
@@ -224,7 +202,7 @@ void Metrics::JobChanged(const v1::JobStatus& status) {
   s.OfJob(s.epoch, job).Set(static_cast<double>(status.epoch()));
   s.OfJob(s.workers, job).Set(static_cast<double>(status.workers()));
   for (int state = v1::JOB_STATE_WAITING; state <= v1::JOB_STATE_CANCELLED; ++state) {
-    const char* const name = StateName(static_cast<v1::JobState>(state));
+    const char* const name = JobStateName(static_cast<v1::JobState>(state));
     s.Series(State::JobOwner(job), s.state, {{"accrue_job", job}, {"state", name}}, name)
         .Set(status.state() == state ? 1 : 0);
   }

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "common/version.h"
+#include "coordinator/server/translate.h"
 
 namespace accrue {
 namespace {
@@ -27,29 +28,6 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; }
 svg polyline { fill: none; stroke: currentColor; stroke-width: 1.5; }
 )css";
 
-const char* StateText(v1::JobState state) {
-  switch (state) {
-    case v1::JOB_STATE_WAITING:
-      return "waiting";
-    case v1::JOB_STATE_STARTING:
-      return "starting";
-    case v1::JOB_STATE_RUNNING:
-      return "running";
-    case v1::JOB_STATE_PAUSED:
-      return "paused";
-    case v1::JOB_STATE_FINISHING:
-      return "finishing";
-    case v1::JOB_STATE_SUCCEEDED:
-      return "succeeded";
-    case v1::JOB_STATE_FAILED:
-      return "failed";
-    case v1::JOB_STATE_CANCELLED:
-      return "cancelled";
-    default:
-      return "unknown";
-  }
-}
-
 std::string LossLine(Journal& journal, const v1::JobStatus& status) {
   const Window first(std::max<int64_t>(0, status.window() - kSparklineWindows));
   const auto commits = journal.Commits(status.job_id(), first, kSparklineWindows);
@@ -62,7 +40,7 @@ std::string LossLine(Journal& journal, const v1::JobStatus& status) {
 }
 
 std::string JobRow(Journal& journal, const v1::JobStatus& s) {
-  const char* const state = StateText(s.state());
+  const char* const state = JobStateName(s.state());
   std::string row = absl::StrCat("<tr><td><b>", EscapeHtml(s.job_id()), "</b><br><span class=\"", state, "\">", state,
                                  "</span> <span class=\"reason\">", EscapeHtml(s.reason()), "</span></td>");
   absl::StrAppend(&row, "<td><progress max=\"", std::max<int64_t>(1, s.total_windows()), "\" value=\"", s.window(),

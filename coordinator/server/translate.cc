@@ -351,4 +351,27 @@ v1::LedgerEntry LedgerToProto(const LedgerRecord& record) {
   return result;
 }
 
+const char* JobStateName(v1::JobState state) {
+  switch (state) {
+    case v1::JOB_STATE_WAITING:
+      return "waiting";
+    case v1::JOB_STATE_STARTING:
+      return "starting";
+    case v1::JOB_STATE_RUNNING:
+      return "running";
+    case v1::JOB_STATE_PAUSED:
+      return "paused";
+    case v1::JOB_STATE_FINISHING:
+      return "finishing";
+    case v1::JOB_STATE_SUCCEEDED:
+      return "succeeded";
+    case v1::JOB_STATE_FAILED:
+      return "failed";
+    case v1::JOB_STATE_CANCELLED:
+      return "cancelled";
+    default:
+      return "unknown";
+  }
+}
+
 }  // namespace accrue

@@ -43,6 +43,8 @@ const core::Key& KeyOf(const core::WorkerMessage& message);
 std::string CheckpointRoot(const v1::ResolvedJob& job);
 
 v1::JobState JobStateToProto(core::JobState state);
+// For people and metrics: "running".
+const char* JobStateName(v1::JobState state);
 bool IsTerminal(core::JobState state);
 v1::WindowRecord WindowToProto(const CommitRecord& commit);
 v1::LedgerEntry LedgerToProto(const LedgerRecord& record);
