@@ -33,6 +33,18 @@ struct Plan {
   std::vector<int> exponents;  // empty: those that the last Seal gave
   std::vector<UnitRange> evaluation_units;
   bool evaluation_only = false;
+  std::vector<UnitRange> audit_units;  // for their reports alone
+};
+// Give back up to `units` units that are not begun; answered by UnitsReturned.
+struct Recall {
+  Key key;
+  int64_t units = 0;
+};
+// Form this communicator beside the work; answered by CommunicatorPrepared.
+struct Prepare {
+  Key key;
+  std::string communicator;
+  std::vector<Incarnation> members;
 };
 struct CheckpointOrder {
   Window window;  // windows applied to the state to be written; the server makes the folder's name from it
@@ -49,6 +61,9 @@ struct Seal {
   std::vector<int> next_exponents;
   std::optional<CheckpointOrder> checkpoint;
   std::string reason;
+  std::vector<int64_t> final_buckets;  // of each member, in rank order; empty: none
+  double loss_sum = 0;
+  int64_t vanished_elements = 0;
 };
 // The attempt key.attempt - 1 is void, because of a replay or of a failed reduce: zero the accumulator, await
 // the Plan of the new attempt. Plans of the next window stay valid.
@@ -89,7 +104,8 @@ struct Release {
 };
 
 using WorkerMessage =
-    std::variant<AssignJob, ProbeOrder, Plan, Seal, Replay, Commit, Abort, StateSync, CheckpointNow, Release>;
+    std::variant<AssignJob, ProbeOrder, Plan, Recall, Prepare, Seal, Replay, Commit, Abort, StateSync,
+                 CheckpointNow, Release>;
 
 // ---- effects ----
 struct Send {

@@ -1,6 +1,7 @@
 // What happens to the coordinator: the only input of Core::Apply.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -32,6 +33,7 @@ struct WorkerJoined {
   std::string name, numeric_class, backend, device, host;
   int64_t process_id = 0;
   int threads = 0;
+  bool resumed = false;  // an incarnation of a former term that outlived its stream: WorkerHolds follows
 };
 struct WorkerGone {
   Incarnation from;
@@ -48,12 +50,14 @@ struct JobLoaded {
   std::vector<int64_t> tensor_elements;
   int64_t buckets = 0;
   std::vector<int> exponents;
+  std::string parameter_hash;
 };
 struct UnitsReported {
   Incarnation from;
   Key key;
   bool probe = false;
   std::vector<UnitReport> reports;
+  bool audit = false;
 };
 struct WindowComputed {
   Incarnation from;
@@ -70,12 +74,43 @@ struct WorkerStepped {
   double clip_coefficient = 1;
   PhaseTimes phases;
   int64_t memory_bytes = 0;
+  std::string parameter_hash;
 };
 struct ReduceFailed {
   Incarnation from;
   Key key;
   std::string reason;
   std::vector<Incarnation> unreachable;
+  int64_t final_buckets = 0;
+};
+// What a resumed worker still has.
+struct WorkerHolds {
+  struct UncommittedStep {
+    WorkerStepped stepped;
+    WindowComputed computed;
+    Verdict verdict = Verdict::kReduce;  // of the seal that it followed, and what that said
+    int64_t valid_tokens = 0;
+    double loss_sum = 0;
+    int64_t vanished_elements = 0;
+    std::vector<int> next_exponents;
+  };
+  Incarnation from;
+  Key key;
+  std::string digest, parameter_hash;
+  std::vector<UnitReport> reports;
+  int64_t final_buckets = 0;
+  std::vector<EvaluationReport> evaluations;
+  std::optional<UncommittedStep> step;
+};
+struct UnitsReturned {
+  Incarnation from;
+  Key key;
+  std::vector<UnitRange> units;
+};
+struct CommunicatorPrepared {
+  Incarnation from;
+  Key key;
+  std::string communicator, error;
 };
 struct EvaluationReported {
   Incarnation from;
@@ -97,6 +132,7 @@ struct StateSynced {
 struct WorkerLeaving {
   Incarnation from;
   std::string reason;
+  bool at_once = false;  // its units are handed back; else it finishes the window on the way
 };
 struct WorkerFailedJob {
   Incarnation from;
@@ -117,7 +153,7 @@ struct Tick {};
 
 using Event = std::variant<JobSubmitted, JobCancelled, JobPaused, JobResumed, WorkerJoined, WorkerGone,
                            WorkerHeartbeat, JobLoaded, UnitsReported, WindowComputed, WorkerStepped,
-                           ReduceFailed, EvaluationReported, CheckpointShardWritten, StateSynced,
+                           ReduceFailed, WorkerHolds, UnitsReturned, CommunicatorPrepared, EvaluationReported, CheckpointShardWritten, StateSynced,
                            WorkerLeaving, WorkerFailedJob, CheckpointFinished, Tick>;
 
 }  // namespace accrue::core

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,6 +54,17 @@ struct JobConfig {
   ScheduleConfig schedule;
 };
 
+// What the journal knows of a job whose coordinator died: the newest commit, and who held its state.
+struct LiveState {
+  Window window;  // windows committed; a member may have stepped one more
+  int64_t steps = 0;
+  std::string digest;
+  Epoch epoch;
+  Attempt attempt;             // of the window on the way,
+  std::vector<int> exponents;  // and its exponents; empty before the probe, and in fast mode
+  std::vector<Incarnation> members;
+};
+
 // The state a job starts from: nothing, or a verified checkpoint.
 struct StartPoint {
   std::string checkpoint_directory;  // empty: from scratch
@@ -66,6 +78,8 @@ struct StartPoint {
   std::map<int64_t, std::string> recorded;
   // Held-out losses that the journal knows, by windows applied: they are not evaluated again.
   std::map<int64_t, double> evaluated;
+  // Of a coordinator that was restarted while members held the state: they may have outlived it and are awaited.
+  std::optional<LiveState> live;
 };
 
 struct UnitReport {
@@ -155,6 +169,7 @@ struct LedgerEntry {
   Attempt attempt;
   Incarnation incarnation;
   std::string reason;
+  std::string detail;  // a JSON object, kind by kind; empty: nothing to add
 };
 
 }  // namespace accrue::core

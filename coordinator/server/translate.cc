@@ -61,6 +61,44 @@ core::UnitReport ReportFromProto(const v1::UnitReport& report) {
   return result;
 }
 
+core::WindowComputed ComputedFromProto(const v1::WindowComputed& m, Incarnation from) {
+  core::WindowComputed event{from, KeyFromProto(m.key()), m.parameter_hash(), {}, m.local_gradient_norm()};
+  for (const v1::BucketManifest& bucket : m.buckets()) {
+    event.buckets.push_back({bucket.final(), RangesFromProto(bucket.units())});
+  }
+  return event;
+}
+
+core::WorkerStepped SteppedFromProto(const v1::Stepped& m, Incarnation from) {
+  return {from,
+          KeyFromProto(m.key()),
+          m.digest(),
+          m.gradient_norm(),
+          m.clip_coefficient(),
+          PhasesFromProto(m.phases()),
+          m.memory_bytes(),
+          m.parameter_hash()};
+}
+
+core::WorkerHolds HoldingFromProto(const v1::Holding& m, Incarnation from) {
+  core::WorkerHolds event{from, KeyFromProto(m.key()), m.digest(), m.parameter_hash(), {}, m.final_buckets(), {}, {}};
+  for (const v1::UnitReport& report : m.reports()) event.reports.push_back(ReportFromProto(report));
+  for (const v1::EvaluationReport& report : m.evaluations()) {
+    event.evaluations.push_back({report.unit(), report.loss_sum(), report.valid_tokens()});
+  }
+  if (!m.has_stepped()) return event;
+  core::WorkerHolds::UncommittedStep& step = event.step.emplace();
+  step.stepped = SteppedFromProto(m.stepped(), from);
+  step.computed = ComputedFromProto(m.computed(), from);
+  const v1::Seal& seal = m.stepped_seal();
+  step.verdict = seal.verdict() == v1::VERDICT_SKIP ? core::Verdict::kSkip : core::Verdict::kReduce;
+  step.valid_tokens = seal.valid_tokens();
+  step.loss_sum = seal.loss_sum();
+  step.vanished_elements = seal.vanished_elements();
+  step.next_exponents = ToVector(seal.next_exponents());
+  return event;
+}
+
 std::vector<core::CheckpointFile> FilesFromProto(const v1::CheckpointWritten& written) {
   std::vector<core::CheckpointFile> files;
   for (const v1::CheckpointFile& file : written.files()) {
@@ -103,10 +141,23 @@ class ToProto {
     out.mutable_exponents()->Add(m.exponents.begin(), m.exponents.end());
     RangesToProto(m.evaluation_units, *out.mutable_evaluation_units());
     out.set_evaluation_only(m.evaluation_only);
+    RangesToProto(m.audit_units, *out.mutable_audit_units());
     if (context_.sequences_of == nullptr) return;
     for (v1::SequenceRange& range : context_.sequences_of(m.key.window, m.units)) {
       *out.add_sequences() = std::move(range);
     }
+  }
+
+  void operator()(const core::Recall& m) {
+    *result_.mutable_recall()->mutable_key() = KeyToProto(m.key);
+    result_.mutable_recall()->set_units(m.units);
+  }
+
+  void operator()(const core::Prepare& m) {
+    v1::Prepare& out = *result_.mutable_prepare();
+    *out.mutable_key() = KeyToProto(m.key);
+    out.set_communicator(m.communicator);
+    for (Incarnation member : m.members) out.add_members(member.value());
   }
 
   void operator()(const core::Seal& m) {
@@ -120,6 +171,9 @@ class ToProto {
     out.mutable_next_exponents()->Add(m.next_exponents.begin(), m.next_exponents.end());
     if (m.checkpoint.has_value()) *out.mutable_checkpoint() = OrderToProto(*m.checkpoint);
     out.set_reason(m.reason);
+    out.mutable_final_buckets()->Add(m.final_buckets.begin(), m.final_buckets.end());
+    out.set_loss_sum(m.loss_sum);
+    out.set_vanished_elements(m.vanished_elements);
   }
 
   void operator()(const core::Replay& m) {
@@ -193,6 +247,7 @@ core::WorkerJoined JoinFromProto(const v1::Hello& hello, Incarnation incarnation
   joined.host = hello.host();
   joined.process_id = hello.process_id();
   joined.threads = hello.threads();
+  joined.resumed = hello.incarnation() != 0;
   return joined;
 }
 
@@ -208,32 +263,23 @@ absl::StatusOr<core::Event> EventFromProto(const v1::WorkerMessage& message, Inc
                                                        m.tensor_elements_size(), " and ", m.tensors_size()));
       }
       return core::JobLoaded{from,          KeyFromProto(m.key()),   m.digest(), ToVector(m.tensor_elements()),
-                             m.buckets(), ToVector(m.exponents())};
+                             m.buckets(), ToVector(m.exponents()), m.parameter_hash()};
     }
     case M::kUnitReports: {
-      core::UnitsReported event{from, KeyFromProto(message.unit_reports().key()), message.unit_reports().probe(), {}};
+      core::UnitsReported event{from, KeyFromProto(message.unit_reports().key()), message.unit_reports().probe(), {},
+                                message.unit_reports().audit()};
       for (const v1::UnitReport& report : message.unit_reports().reports()) {
         event.reports.push_back(ReportFromProto(report));
       }
       return event;
     }
-    case M::kWindowComputed: {
-      const v1::WindowComputed& m = message.window_computed();
-      core::WindowComputed event{from, KeyFromProto(m.key()), m.parameter_hash(), {}, m.local_gradient_norm()};
-      for (const v1::BucketManifest& bucket : m.buckets()) {
-        event.buckets.push_back({bucket.final(), RangesFromProto(bucket.units())});
-      }
-      return event;
-    }
-    case M::kStepped: {
-      const v1::Stepped& m = message.stepped();
-      return core::WorkerStepped{from,           KeyFromProto(m.key()),      m.digest(),
-                                 m.gradient_norm(), m.clip_coefficient(), PhasesFromProto(m.phases()),
-                                 m.memory_bytes()};
-    }
+    case M::kWindowComputed:
+      return ComputedFromProto(message.window_computed(), from);
+    case M::kStepped:
+      return SteppedFromProto(message.stepped(), from);
     case M::kReduceFailed: {
       const v1::ReduceFailed& m = message.reduce_failed();
-      core::ReduceFailed event{from, KeyFromProto(m.key()), m.reason(), {}};
+      core::ReduceFailed event{from, KeyFromProto(m.key()), m.reason(), {}, m.final_buckets()};
       for (int64_t peer : m.unreachable_incarnations()) event.unreachable.push_back(Incarnation(peer));
       return event;
     }
@@ -251,6 +297,14 @@ absl::StatusOr<core::Event> EventFromProto(const v1::WorkerMessage& message, Inc
     }
     case M::kStateSynced:
       return core::StateSynced{from, KeyFromProto(message.state_synced().key()), message.state_synced().digest()};
+    case M::kHolding:
+      return HoldingFromProto(message.holding(), from);
+    case M::kReturned:
+      return core::UnitsReturned{from, KeyFromProto(message.returned().key()),
+                                 RangesFromProto(message.returned().units())};
+    case M::kPrepared:
+      return core::CommunicatorPrepared{from, KeyFromProto(message.prepared().key()), message.prepared().communicator(),
+                                        message.prepared().error()};
     case M::kLeaving:
       return core::WorkerLeaving{from, message.leaving().reason()};
     case M::kJobFailed: {
@@ -348,6 +402,7 @@ v1::LedgerEntry LedgerToProto(const LedgerRecord& record) {
   result.set_attempt(record.entry.attempt.value());
   result.set_incarnation(record.entry.incarnation.value());
   result.set_reason(record.entry.reason);
+  result.set_detail(record.entry.detail);
   return result;
 }
 

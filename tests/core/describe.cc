@@ -36,13 +36,20 @@ struct MessageText {
     return absl::StrCat("Plan ", Text(m.key), " units ", Text(m.units), " scalars ",
                         m.scalars.learning_rate_bits, ",", m.scalars.bias_correction1_bits, ",",
                         m.scalars.bias_correction2_bits, " exponents ", absl::StrJoin(m.exponents, ","),
-                        " evaluation ", Text(m.evaluation_units), m.evaluation_only ? " only" : "");
+                        " evaluation ", Text(m.evaluation_units), m.evaluation_only ? " only" : "", " audit ",
+                        Text(m.audit_units));
+  }
+  std::string operator()(const Recall& m) const {
+    return absl::StrCat("Recall ", Text(m.key), " units ", m.units);
+  }
+  std::string operator()(const Prepare& m) const {
+    return absl::StrCat("Prepare ", Text(m.key), " members ", Text(m.members), " over ", m.communicator);
   }
   std::string operator()(const Seal& m) const {
     return absl::StrCat("Seal ", Text(m.key), " verdict ", static_cast<int>(m.verdict), " members ",
                         Text(m.members), " over ", m.communicator, " tokens ", m.valid_tokens, " checksums ",
                         absl::StrJoin(m.bucket_checksums, ","), " next ",
-                        absl::StrJoin(m.next_exponents, ","), " ",
+                        absl::StrJoin(m.next_exponents, ","), " final ", absl::StrJoin(m.final_buckets, ","), " ",
                         m.checkpoint ? Text(*m.checkpoint) : std::string());
   }
   std::string operator()(const Replay& m) const {
