@@ -6,7 +6,7 @@
 // seed.
 //
 // Invariants, checked after every event:
-//  1. Each unit of a committed window was counted exactly once; windows commit in order, none is skipped.
+//  1. Each unit of a committed window was counted exactly once in every bucket; windows commit in order, none is skipped.
 //  2. Nothing of an incarnation that is gone, of an older epoch, attempt or timeline is counted.
 //  3. A job has at most one window sealed and not committed.
 //  4. What Persist recorded is never contradicted by a later effect.
@@ -33,7 +33,10 @@ struct CoreOptions {
   // long for workers that are still loading.
   int64_t gather_ns = 300'000'000;
   int64_t abort_timeout_ns = 10'000'000'000;  // for the answers to an Abort; who stays silent is expelled
+  // Pause after a reduce that failed without a death; twice as long after each further one in a row.
+  int64_t reduce_retry_ns = 100'000'000;
   int64_t sync_timeout_ns = 120'000'000'000;  // for a joiner to hold the state
+  bool check_thoroughly = false;  // every invariant after every event, at O(units): for simulations
   double plan_threshold = 0.03;  // gain in makespan below which a plan keeps the shares of the last
 };
 

@@ -65,8 +65,9 @@ struct Seal {
   double loss_sum = 0;
   int64_t vanished_elements = 0;
 };
-// The attempt key.attempt - 1 is void, because of a replay or of a failed reduce: zero the accumulator, await
-// the Plan of the new attempt. Plans of the next window stay valid.
+// The attempt key.attempt - 1 is void, because a gradient outgrew its exponent or a unit in final buckets came out
+// differently: zero the accumulator, final buckets too, and await the Plan of the new attempt. Plans of the next window
+// stay valid.
 struct Replay {
   Key key;
   std::string reason;

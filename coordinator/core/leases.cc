@@ -54,16 +54,56 @@ void Leases::RevokeUnfinished(Incarnation worker) {
     Unit& unit = units_[static_cast<size_t>(i)];
     if (unit.holder != worker) continue;
     unit.holder = Incarnation();
-    if (unit.done) continue;
+    if (unit.done) {
+      ++orphans_;
+      continue;
+    }
     ++free_;
     if (i < first_free_) first_free_ = i;
   }
 }
 
+void Leases::FreeOrphans() {
+  if (orphans_ == 0) return;
+  for (int64_t i = size() - 1; i >= 0; --i) {
+    Unit& unit = units_[static_cast<size_t>(i)];
+    if (unit.holder != Incarnation() || !unit.done) continue;
+    unit.done = false;
+    if (i < first_free_) first_free_ = i;
+  }
+  done_ -= orphans_;
+  free_ += orphans_;
+  orphans_ = 0;
+}
+
 void Leases::ForgetDone() {
+  ACCRUE_CHECK(orphans_ == 0);
   for (Unit& unit : units_) unit.done = false;
   for (auto& [worker, share] : shares_) share.done = 0;
   done_ = 0;
+}
+
+void Leases::Check() const {
+  std::map<Incarnation, Share> shares;
+  int64_t free = 0, done = 0, orphans = 0;
+  for (int64_t i = 0; i < size(); ++i) {
+    const Unit& unit = units_[static_cast<size_t>(i)];
+    if (unit.done) ++done;
+    if (unit.holder != Incarnation()) {
+      ++shares[unit.holder].leased;
+      if (unit.done) ++shares[unit.holder].done;
+    } else if (unit.done) {
+      ++orphans;
+    } else {
+      ++free;
+      ACCRUE_CHECK(i >= first_free_);
+    }
+  }
+  ACCRUE_CHECK(free == free_ && done == done_ && orphans == orphans_);
+  for (const auto& [worker, share] : shares) {
+    const Share counted = ShareOf(worker);
+    ACCRUE_CHECK(share.leased == counted.leased && share.done == counted.done);
+  }
 }
 
 Leases::Share Leases::ShareOf(Incarnation worker) const {

@@ -3,7 +3,7 @@
 // Invariants:
 //  1. A unit is free, or leased to one worker. A done unit is leased, unless its holder's work outlived it
 //     (RevokeUnfinished).
-//  2. done() and each worker's counts are what counting the units would give.
+//  2. All counts are what counting the units would give.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +26,7 @@ class Leases {
   int64_t size() const { return static_cast<int64_t>(units_.size()); }
   int64_t free() const { return free_; }
   int64_t done() const { return done_; }
+  int64_t orphans() const { return orphans_; }  // done by workers that are gone
   bool complete() const { return done_ == size(); }
 
   // Leases the `count` lowest free units; returns them as ranges. Requires that many.
@@ -42,8 +43,13 @@ class Leases {
   void Revoke(Incarnation worker);
   // What it has done stays done, the rest is free.
   void RevokeUnfinished(Incarnation worker);
-  // Nothing is done; leases stay.
+  // What RevokeUnfinished left done is free.
+  void FreeOrphans();
+  // Nothing is done; leases stay. Requires that there are no orphans.
   void ForgetDone();
+
+  // Counts everything anew and ends the program if an invariant is broken. O(units).
+  void Check() const;
 
   Share ShareOf(Incarnation worker) const;
   std::vector<UnitRange> RangesOf(Incarnation worker) const;
@@ -58,6 +64,7 @@ class Leases {
   std::map<Incarnation, Share> shares_;
   int64_t free_ = 0;
   int64_t done_ = 0;
+  int64_t orphans_ = 0;
   int64_t first_free_ = 0;  // no unit before it is free
 };
 

@@ -116,7 +116,8 @@ bool Machine::AdvanceOnce(Job& job) {
   if (job.going_back) return Restart(job);
   if (job.members.empty()) return StartRunning(job);
   if (job.committed >= job.EndWindow()) return FinishJob(job);
-  return ReleaseLeavers(job) || AdmitJoiners(job) || PlanWindows(job) || LeaseFreeUnits(job) || TrySeal(job);
+  return ReleaseLeavers(job) || AdmitJoiners(job) || PlanWindows(job) || VoidDisputed(job) || LeaseFreeUnits(job) ||
+         TrySeal(job);
 }
 
 void Machine::CheckInvariants(const Job& job) const {
@@ -132,6 +133,11 @@ void Machine::CheckInvariants(const Job& job) const {
   ACCRUE_CHECK(!job.next || !job.next->sealed);
   ACCRUE_CHECK(!job.sync || !job.current || !job.current->sealed);
   ACCRUE_CHECK(!job.members.empty() || (!job.current && !job.next && !job.sync && !job.final_evaluation));
+  if (options_.check_thoroughly) {
+    for (const std::optional<WindowRun>* run : {&job.current, &job.next}) {
+      if (*run) (*run)->Check(job.members);
+    }
+  }
   if (!job.current) return;
   ACCRUE_CHECK(job.current->computed <= static_cast<int64_t>(job.current->parts.size()));
   ACCRUE_CHECK(!job.current->sealed || job.current->leases.complete());

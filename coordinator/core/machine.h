@@ -128,7 +128,8 @@ struct Job {
   std::vector<Incarnation> lessees;  // of the last plan,
   std::vector<int64_t> shares;       // and their units
   std::string communicator;          // empty: spent; the next seal names a new one
-  int failed_reduces = 0;            // in a row
+  int failed_reduces = 0;            // in a row, without a death
+  int64_t seal_not_before_ns = 0;    // a reduce that failed so is not tried again at once
   std::optional<Sync> sync;
   std::optional<Evaluation> final_evaluation;
   std::optional<Checkpoint> checkpoint;  // at most one on the way
@@ -267,6 +268,9 @@ class Machine {
   void OnReduceFailed(const ReduceFailed& event);
   void AbortReduce(Job& job, const std::string& reason);
   bool FinishAbort(Job& job);
+  void GoOnAfterAbort(Job& job, const std::string& reason);
+  void CompareWithLost(Job& job, WindowRun& run, Incarnation from, int64_t unit);
+  bool VoidDisputed(Job& job);
   void StartAttempt(Job& job, const std::vector<int>& exponents, const std::string& kind,
                     const std::string& reason);
   void GoBack(Job& job, const std::string& reason);

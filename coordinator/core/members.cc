@@ -178,8 +178,8 @@ void Machine::Detach(Job& job, Incarnation incarnation, const std::string& reaso
   }
 }
 
-// The worker's role is the caller's to set. An accumulator goes with its member, so all of its units are to
-// be computed again; before a seal that is all, after it the reduce has lost a part.
+// The worker's role is the caller's to set. An accumulator goes with its member, so its units are to be computed
+// again; before a seal that is all, after it the reduce has lost a part.
 void Machine::RemoveMember(Job& job, Incarnation incarnation, const std::string& reason) {
   std::vector<Incarnation> members = job.members;
   members.erase(std::remove(members.begin(), members.end(), incarnation), members.end());
@@ -189,8 +189,11 @@ void Machine::RemoveMember(Job& job, Incarnation incarnation, const std::string&
     CancelSync(job, absl::StrCat("the source is gone: ", NameOf(incarnation)));
   }
   if (job.final_evaluation) job.final_evaluation->leases.RevokeUnfinished(incarnation);
-  if (job.next) job.next->Drop(incarnation);
-  if (job.current && !job.current->sealed) job.current->Drop(incarnation);
+  for (std::optional<WindowRun>* run : {&job.current, &job.next}) {
+    if (!*run) continue;
+    (*run)->RememberReports(incarnation, NameOf(incarnation));
+    if (!(*run)->sealed) (*run)->Drop(incarnation);  // else with the others' answers: Unseal
+  }
   SetMembers(job, std::move(members), absl::StrCat(NameOf(incarnation), " is no longer a member: ", reason));
   if (job.members.empty()) {
     GoBack(job, reason);

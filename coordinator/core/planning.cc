@@ -79,7 +79,7 @@ std::vector<Load> Machine::LoadsOf(const std::vector<Incarnation>& workers, cons
 void Machine::PlanWindow(Job& job, int64_t number) {
   const JobConfig& config = job.config;
   const bool ahead = number > job.committed;
-  WindowRun run(number, config.units_per_window);
+  WindowRun run(number, config.units_per_window, job.buckets);
   run.planned_at_ns = now_ns_;
   // Ahead, the window before is taken to step; SealWindow corrects this if it is skipped.
   run.scalars = ScalarsOf(config.schedule, number, job.steps + (ahead ? 1 : 0));

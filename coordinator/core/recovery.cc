@@ -1,16 +1,18 @@
-// A reduce that does not end, a new attempt at a window, and the way back to a checkpoint.
+// A reduce that does not end, units that are computed again, a new attempt at a window, and the way back to a
+// checkpoint. docs/recovery.md says why no bit changes.
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "coordinator/core/difference.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
 namespace {
 
-// Reduces of one window that failed in a row until whoever is named as unreachable most often is removed, and
-// until the job is given up.
+// Reduces of one window that failed in a row, without a death, until whoever is named as unreachable most often is
+// removed, and until the job is given up.
 constexpr int kAccuseAfterFailures = 2;
 constexpr int kMaxFailedReduces = 8;
 
@@ -27,7 +29,15 @@ void Machine::OnReduceFailed(const ReduceFailed& event) {
     return Drop("seal is old");
   }
   if (run->sealed->steps.count(event.from) > 0) return Drop("reduce failed after its step");
-  run->sealed->failed[event.from] = event.reason;
+  // What was final stays so.
+  const int64_t before = run->parts.at(event.from).final_buckets;
+  if (event.final_buckets < before || event.final_buckets > run->buckets) {
+    return ExpelWorker(event.from,
+                       absl::StrCat("its reduce failed with ", event.final_buckets, " final buckets; it had ", before,
+                                    " of ", run->buckets, " before"),
+                       true);
+  }
+  run->sealed->failed[event.from] = {event.reason, event.final_buckets};
   for (Incarnation peer : event.unreachable) ++run->sealed->unreachable[peer];
   if (!run->sealed->aborting) AbortReduce(job, absl::StrCat(NameOf(event.from), ": ", event.reason));
 }
@@ -51,16 +61,16 @@ void Machine::AbortReduce(Job& job, const std::string& reason) {
   }
 }
 
-// With all answers: if anybody stepped, that update counts and the others copy the state; else a new attempt,
-// since what is half reduced cannot be told apart from what is not.
+// With all answers: if anybody stepped, that update counts and the others copy the state; else the window goes on from
+// what is final and from what the members' accumulators hold.
 bool Machine::FinishAbort(Job& job) {
   Sealed& sealed = *job.current->sealed;
   if (!sealed.aborting || sealed.failed.empty()) return false;
   if (sealed.steps.size() + sealed.failed.size() < job.members.size()) return false;
   if (!sealed.steps.empty()) {
-    for (const auto& [member, reason] : std::map(sealed.failed)) {
+    for (const auto& [member, failure] : std::map(sealed.failed)) {
       LoseShard(job, member);  // it did not step, so it has no state to write
-      RemoveMember(job, member, absl::StrCat("others stepped, its reduce failed: ", reason));
+      RemoveMember(job, member, absl::StrCat("others stepped, its reduce failed: ", failure.reason));
       Worker& worker = workers_.at(member);
       worker.held_digest.clear();
       if (worker.leaving) {
@@ -71,20 +81,56 @@ bool Machine::FinishAbort(Job& job) {
     }
     return true;
   }
-  const std::string reason = sealed.failed.begin()->second;
-  if (++job.failed_reduces >= kMaxFailedReduces) {
+  const std::string reason = sealed.failed.begin()->second.reason;
+  const bool died = !job.communicator.empty();  // the membership has changed, and named another
+  if (!died && ++job.failed_reduces >= kMaxFailedReduces) {
     EndJob(job, JobState::kFailed,
            absl::StrCat("the reduce of window ", job.current->number, " failed ", job.failed_reduces,
                         " times; the last: ", reason));
     return true;
   }
-  if (job.failed_reduces >= kAccuseAfterFailures) ExpelMostAccused(job);
-  if (job.communicator.empty()) SetMembers(job, job.members, "a fresh communicator after a failed reduce");
-  // A checkpoint that was part of the seal: nobody has stepped, so nothing of it is written.
-  const CheckpointName ordered{job.current->number + 1, sealed.epoch};
+  if (!died && job.failed_reduces >= kAccuseAfterFailures) ExpelMostAccused(job);
+  if (job.communicator.empty()) {
+    SetMembers(job, job.members, "a fresh communicator after a failed reduce");
+    job.seal_not_before_ns = now_ns_ + (options_.reduce_retry_ns << (job.failed_reduces - 1));
+  }
+  GoOnAfterAbort(job, reason);
+  return true;
+}
+
+void Machine::GoOnAfterAbort(Job& job, const std::string& reason) {
+  WindowRun& run = *job.current;
+  // A checkpoint that was part of the seal: nobody has stepped, so nothing of it is written. The next seal orders it.
+  const CheckpointName ordered{run.number + 1, run.sealed->epoch};
   std::erase_if(job.writing, [&](const auto& shard) { return shard.second == ordered; });
-  if (job.checkpoint && !job.checkpoint->committed) job.checkpoint.reset();
-  StartAttempt(job, job.exponents, "abort", absl::StrCat("the reduce failed: ", reason));
+  if (job.checkpoint && !job.checkpoint->committed) {
+    job.checkpoint.reset();
+    job.checkpoint_owed = true;
+  }
+  run.Unseal(job.members);
+  Record(job, "abort",
+         absl::StrCat("window ", run.number, " goes on after a failed reduce: ", run.FinalBuckets(), " of ", run.buckets,
+                      " buckets are final, ", run.leases.free(), " units are to be computed again: ", reason));
+}
+
+// One of the two is wrong. The one that is gone is not trusted; which of them it was only an audit can tell.
+void Machine::CompareWithLost(Job& job, WindowRun& run, Incarnation from, int64_t unit) {
+  const auto node = run.lost.extract(unit);
+  if (node.empty()) return;
+  const std::string difference = Difference(node.mapped().report, run.reports[static_cast<size_t>(unit)]);
+  if (difference.empty()) return;
+  const std::string what = absl::StrCat("unit ", unit, " of window ", run.number, " differs when computed again: ",
+                                        node.mapped().worker, " and ", NameOf(from), " report ", difference);
+  Record(job, "differs", absl::StrCat(what, "; the first is gone, and does not count"), from);
+  if (run.FinalBuckets() > 0) run.disputed = what;
+}
+
+// What is final has the lost worker's gradient in it, what is open the other's: nothing of both may be mixed.
+bool Machine::VoidDisputed(Job& job) {
+  if (!job.current || job.current->disputed.empty()) return false;
+  const std::string reason = std::exchange(job.current->disputed, "");
+  if (job.current->FinalBuckets() == 0) return false;  // who held them is gone, too
+  StartAttempt(job, job.exponents, "abort", absl::StrCat(reason, ", and final buckets have the first in them"));
   return true;
 }
 

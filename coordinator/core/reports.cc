@@ -72,6 +72,7 @@ void Machine::OnUnitsReported(const UnitsReported& event) {
       run->reports[static_cast<size_t>(report.unit)].bucket_checksums.clear();
       run->reports[static_cast<size_t>(report.unit)].max_exponents.clear();
     }
+    CompareWithLost(job, *run, event.from, report.unit);
     if (report.compute_ns <= 0) continue;
     const auto time_ns = static_cast<double>(report.compute_ns);
     worker.unit_ns =
@@ -105,7 +106,7 @@ void Machine::OnWindowComputed(const WindowComputed& event) {
   if (run == nullptr) return;
   if (run->sealed) return Drop("window is sealed");
   if (run->parts.count(event.from) == 0) return Drop("worker has no part in the window");
-  const std::string wrong = run->CheckManifest(event.from, event.buckets, job.buckets);
+  const std::string wrong = run->CheckManifest(event.from, event.buckets);
   if (!wrong.empty())
     return ExpelWorker(event.from, absl::StrCat("its accumulator is not its leases: ", wrong), true);
   // Units leased to it since it wrote this are still to come, and another manifest with them.

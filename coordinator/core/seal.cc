@@ -10,9 +10,10 @@
 namespace accrue::core {
 
 // Every unit reported, every member's accumulator proved to hold its leases and nothing else, nobody on the
-// way in: the cover is disjoint (a unit has one holder) and complete (all are done).
+// way in: the cover is disjoint (a unit has one holder) and complete (all are done). What workers that are gone have
+// done is in there once more only if some member holds all buckets final.
 bool Machine::TrySeal(Job& job) {
-  if (!job.current || job.sync) return false;
+  if (!job.current || job.sync || now_ns_ < job.seal_not_before_ns) return false;
   const WindowRun& run = *job.current;
   if (!run.leases.complete() || run.evaluation) return false;
   if (run.computed < static_cast<int64_t>(job.members.size())) return false;
@@ -21,7 +22,8 @@ bool Machine::TrySeal(Job& job) {
     ACCRUE_CHECK(run.parts.at(member).computed);
     covered += run.leases.ShareOf(member).done;
   }
-  ACCRUE_CHECK(covered == run.leases.size());
+  ACCRUE_CHECK(covered + run.leases.orphans() == run.leases.size());
+  ACCRUE_CHECK(run.leases.orphans() == 0 || run.FinalBuckets() == run.buckets);
   // Where a job has its checkpoints is the job file's to say, not the disk's: the next one waits for the last.
   if (CheckpointPlanned(job, run.number + 1) && !MayOrderCheckpoint(job)) return false;
   if (!ParameterHashesAgree(job)) return true;
@@ -111,6 +113,11 @@ void Machine::SealWindow(Job& job, Totals totals) {
   seal.valid_tokens = totals.valid_tokens;
   seal.bucket_checksums = totals.bucket_checksums;
   seal.next_exponents = sealed.next_exponents;
+  seal.loss_sum = totals.loss_sum;
+  seal.vanished_elements = totals.vanished_elements;
+  if (run.FinalBuckets() > 0) {
+    for (Incarnation member : job.members) seal.final_buckets.push_back(run.parts.at(member).final_buckets);
+  }
   seal.reason = totals.non_finite          ? "a gradient is not finite"
                 : totals.valid_tokens == 0 ? "no target is valid"
                                            : "the members' units cover the window once";

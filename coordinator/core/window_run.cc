@@ -1,5 +1,7 @@
 #include "coordinator/core/window_run.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/exponents.h"
@@ -20,36 +22,56 @@ void WindowRun::Take(const UnitReport& report) {
   reports[static_cast<size_t>(report.unit)] = report;
 }
 
-std::string WindowRun::CheckManifest(Incarnation worker, const std::vector<BucketManifest>& buckets,
-                                     int64_t bucket_count) const {
-  if (buckets.size() != 1 && static_cast<int64_t>(buckets.size()) != bucket_count) {
-    return absl::StrCat("a manifest of ", buckets.size(), " buckets, expected 1 or ", bucket_count);
+std::string WindowRun::CheckManifest(Incarnation worker, const std::vector<BucketManifest>& manifest) const {
+  const auto entries = static_cast<int64_t>(manifest.size());
+  if (entries != 1 && entries != buckets) {
+    return absl::StrCat("a manifest of ", entries, " buckets, expected 1 or ", buckets);
+  }
+  const int64_t final_buckets = parts.at(worker).final_buckets;
+  const bool alike = final_buckets == 0 || final_buckets == buckets;
+  if (entries < buckets && !alike) {
+    return absl::StrCat("one entry for ", buckets, " buckets, of which ", final_buckets, " are final");
   }
   const int64_t reported = leases.ShareOf(worker).done;
-  for (size_t b = 0; b < buckets.size(); ++b) {
-    if (buckets[b].final) return absl::StrCat("bucket ", b, " is said to be final before any reduce");
-    std::vector<bool> seen(reports.size(), false);
-    int64_t units = 0;
-    for (const UnitRange& range : buckets[b].units) {
-      if (range.first < 0 || range.count < 1 || range.first > leases.size() - range.count) {
-        return absl::StrCat("bucket ", b, " names units from ", range.first, ", ", range.count,
-                            " of them; the window has ", leases.size());
-      }
-      for (int64_t unit = range.first; unit < range.first + range.count; ++unit, ++units) {
-        if (!leases.Holds(worker, unit) || !leases.Done(unit)) {
-          return absl::StrCat("bucket ", b, " holds unit ", unit,
-                              ", which this worker did not report under a lease");
-        }
-        if (seen[static_cast<size_t>(unit)])
-          return absl::StrCat("bucket ", b, " holds unit ", unit, " twice");
-        seen[static_cast<size_t>(unit)] = true;
-      }
+  for (int64_t b = 0; b < entries; ++b) {
+    const BucketManifest& bucket = manifest[static_cast<size_t>(b)];
+    const bool is_final = b < final_buckets;
+    if (bucket.final != is_final) {
+      return absl::StrCat("bucket ", b, " is said to be ", is_final ? "open" : "final", "; ", final_buckets, " of ",
+                          buckets, " are final");
     }
-    if (units != reported) {
-      return absl::StrCat("bucket ", b, " holds ", units, " units, but ", reported, " were reported");
-    }
+    if (is_final && !bucket.units.empty()) return absl::StrCat("bucket ", b, " is final and names units");
+    if (is_final) continue;
+    const std::string wrong = CheckUnits(worker, bucket.units, reported);
+    if (!wrong.empty()) return absl::StrCat("bucket ", b, " ", wrong);
   }
   return "";
+}
+
+std::string WindowRun::CheckUnits(Incarnation worker, const std::vector<UnitRange>& ranges, int64_t expected) const {
+  std::vector<bool> seen(reports.size(), false);
+  int64_t units = 0;
+  for (const UnitRange& range : ranges) {
+    if (range.first < 0 || range.count < 1 || range.first > leases.size() - range.count) {
+      return absl::StrCat("names units from ", range.first, ", ", range.count, " of them; the window has ",
+                          leases.size());
+    }
+    for (int64_t unit = range.first; unit < range.first + range.count; ++unit, ++units) {
+      if (!leases.Holds(worker, unit) || !leases.Done(unit)) {
+        return absl::StrCat("holds unit ", unit, ", which this worker did not report under a lease");
+      }
+      if (seen[static_cast<size_t>(unit)]) return absl::StrCat("holds unit ", unit, " twice");
+      seen[static_cast<size_t>(unit)] = true;
+    }
+  }
+  if (units == expected) return "";
+  return absl::StrCat("holds ", units, " units, but ", expected, " were reported");
+}
+
+int64_t WindowRun::FinalBuckets() const {
+  int64_t most = 0;
+  for (const auto& [worker, part] : parts) most = std::max(most, part.final_buckets);
+  return most;
 }
 
 bool WindowRun::Finished(Incarnation worker) const {
@@ -60,7 +82,17 @@ bool WindowRun::Finished(Incarnation worker) const {
 void WindowRun::MarkComputed(Incarnation worker, const std::string& parameter_hash, double gradient_norm) {
   Part& part = parts[worker];
   if (!part.computed) ++computed;
-  part = {true, parameter_hash, gradient_norm};
+  part.computed = true;
+  part.parameter_hash = parameter_hash;
+  part.gradient_norm = gradient_norm;
+}
+
+void WindowRun::RememberReports(Incarnation worker, const std::string& name) {
+  for (const UnitRange& range : leases.RangesOf(worker)) {
+    for (int64_t unit = range.first; unit < range.first + range.count; ++unit) {
+      if (leases.Done(unit)) lost[unit] = {name, reports[static_cast<size_t>(unit)]};
+    }
+  }
 }
 
 void WindowRun::Drop(Incarnation worker) {
@@ -69,16 +101,47 @@ void WindowRun::Drop(Incarnation worker) {
     if (part->second.computed) --computed;
     parts.erase(part);
   }
-  leases.Revoke(worker);
+  leases.RevokeUnfinished(worker);
+  if (FinalBuckets() < buckets) leases.FreeOrphans();
   if (evaluation) evaluation->leases.RevokeUnfinished(worker);
+}
+
+void WindowRun::Unseal(const std::vector<Incarnation>& members) {
+  for (const auto& [worker, failure] : sealed->failed) parts.at(worker).final_buckets = failure.final_buckets;
+  sealed.reset();
+  std::vector<Incarnation> gone;
+  for (const auto& [worker, part] : parts) {
+    if (!std::binary_search(members.begin(), members.end(), worker)) gone.push_back(worker);
+  }
+  for (Incarnation worker : gone) Drop(worker);
 }
 
 void WindowRun::StartOver(Attempt next) {
   attempt = next;
+  leases.FreeOrphans();
   leases.ForgetDone();
+  lost.clear();
+  disputed.clear();
   for (auto& [worker, part] : parts) part = Part();
   computed = 0;
   sealed.reset();
+}
+
+void WindowRun::Check(const std::vector<Incarnation>& members) const {
+  leases.Check();
+  if (evaluation) evaluation->leases.Check();
+  int64_t counted = 0, covered = leases.free() + leases.orphans();
+  for (const auto& [worker, part] : parts) {
+    const Leases::Share share = leases.ShareOf(worker);
+    covered += share.leased;
+    counted += part.computed ? 1 : 0;
+    ACCRUE_CHECK(!part.computed || share.leased == share.done);
+    ACCRUE_CHECK(part.final_buckets >= 0 && part.final_buckets <= buckets);
+    ACCRUE_CHECK(sealed || std::binary_search(members.begin(), members.end(), worker));
+  }
+  ACCRUE_CHECK(covered == leases.size() && counted == computed);
+  ACCRUE_CHECK(leases.orphans() == 0 || FinalBuckets() == buckets);
+  ACCRUE_CHECK(!sealed || (leases.complete() && computed == static_cast<int64_t>(parts.size())));
 }
 
 Totals WindowRun::Sum() const {

@@ -3,6 +3,9 @@
 // Plain bookkeeping; the decisions are Machine's. Invariants:
 //  1. reports[u] is valid if and only if leases.Done(u).
 //  2. A part is `computed` only while its manifest is exactly the units that it is leased.
+//  3. With f the largest final_buckets of the parts, buckets before f are sums over all units, held by a member; in
+//     each other bucket every member holds exactly the units that it is leased and has reported.
+//  4. Units done by workers that are gone (leases.orphans()) are there only while some part holds all buckets final.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +35,13 @@ struct Part {
   bool computed = false;
   std::string parameter_hash;
   double gradient_norm = 0;
+  int64_t final_buckets = 0;  // leading ones, that hold the sums over all units of the window
+};
+
+// A unit's report by a worker whose accumulator is gone: computed again, it must come out the same.
+struct LostReport {
+  std::string worker;
+  UnitReport report;
 };
 
 // A member's account of its update.
@@ -60,24 +70,32 @@ struct Sealed {
   std::string communicator;
   Totals totals;
   std::vector<int> next_exponents;
+  struct Failure {
+    std::string reason;
+    int64_t final_buckets = 0;
+  };
   std::map<Incarnation, Step> steps;           // members that stepped
-  std::map<Incarnation, std::string> failed;   // members whose reduce failed, with the reason
+  std::map<Incarnation, Failure> failed;       // members whose reduce failed
   std::map<Incarnation, int64_t> unreachable;  // how often a member was named as not reachable
   bool aborting = false;
   int64_t abort_deadline_ns = 0;
 };
 
 struct WindowRun {
-  WindowRun(int64_t window_number, int64_t units) : number(window_number), leases(units) {
+  WindowRun(int64_t window_number, int64_t units, int64_t bucket_count)
+      : number(window_number), buckets(bucket_count), leases(units) {
     reports.resize(static_cast<size_t>(units));
   }
 
   int64_t number = 0;
+  int64_t buckets = 0;
   Attempt attempt;
   int64_t planned_at_ns = 0;
   StepScalars scalars;
   Leases leases;
   std::vector<UnitReport> reports;
+  std::map<int64_t, LostReport> lost;  // by unit
+  std::string disputed;  // why what is final cannot be trusted: a unit in it came out differently when computed again
   std::map<Incarnation, Part> parts;
   int64_t computed = 0;                  // parts that are
   std::optional<Evaluation> evaluation;  // on the parameters before this window's step
@@ -86,17 +104,29 @@ struct WindowRun {
   // Leases `count` free units; the worker has to compute before it counts as computed again.
   std::vector<UnitRange> Grant(Incarnation worker, int64_t count);
   void Take(const UnitReport& report);
-  // "" if the manifest is exactly what the worker was leased and has reported; else what is wrong.
-  std::string CheckManifest(Incarnation worker, const std::vector<BucketManifest>& buckets,
-                            int64_t bucket_count) const;
+  // "" if the manifest is the final buckets that the worker has, and in the others exactly what it was leased and
+  // has reported; else what is wrong.
+  std::string CheckManifest(Incarnation worker, const std::vector<BucketManifest>& manifest) const;
+  // The largest of all parts.
+  int64_t FinalBuckets() const;
   // All of its leases are done.
   bool Finished(Incarnation worker) const;
   void MarkComputed(Incarnation worker, const std::string& parameter_hash, double gradient_norm);
-  // Its accumulator is gone, and with it its units, done or not.
+  // What it reported is compared with what others report of the same units. To be called before it is dropped.
+  void RememberReports(Incarnation worker, const std::string& name);
+  // Its accumulator is gone, and with it its units, done or not: they are free. But what is done stays done if
+  // another holds all buckets final.
   void Drop(Incarnation worker);
+  // The reduce is given up: takes down what each member has of it, and drops the parts of all others.
+  void Unseal(const std::vector<Incarnation>& members);
   // The attempt is void: nothing is done, leases stay.
   void StartOver(Attempt next);
   Totals Sum() const;
+  // Ends the program if an invariant is broken. O(units).
+  void Check(const std::vector<Incarnation>& members) const;
+
+ private:
+  std::string CheckUnits(Incarnation worker, const std::vector<UnitRange>& ranges, int64_t expected) const;
 };
 
 }  // namespace accrue::core

@@ -35,6 +35,15 @@ const std::vector<Effect>& Harness::Apply(const Event& event) {
   return effects_;
 }
 
+void Harness::Wait(int64_t delta_ns) {
+  constexpr int64_t kTickNs = 100'000'000;
+  for (int64_t left_ns = delta_ns; left_ns > 0; left_ns -= kTickNs) {
+    now_ns_ += std::min(left_ns, kTickNs);
+    for (const WorkerView& worker : core.Workers()) Apply(WorkerHeartbeat{worker.incarnation, 1});
+    Apply(Tick{});
+  }
+}
+
 void Harness::Take(const Effect& effect) {
   if (const auto* commit = std::get_if<PersistCommit>(&effect)) commits.push_back(commit->record);
   if (const auto* evaluation = std::get_if<PersistEvaluation>(&effect)) evaluations.push_back(*evaluation);
@@ -79,7 +88,7 @@ void Harness::Load(Incarnation worker, const std::string& digest) {
   loaded.key = assign.key;
   loaded.digest = assign.start == AssignJob::Start::kFromMembers ? "" : digest;
   loaded.tensor_elements = {60, 40};
-  loaded.buckets = 1;
+  loaded.buckets = buckets;
   Apply(loaded);
 }
 
@@ -106,7 +115,7 @@ UnitReport Harness::UnitOf(int64_t window, int64_t unit) const {
   report.loss_sum = 16.0 * static_cast<double>(unit + 1);
   report.valid_tokens = 16;
   report.max_exponents = {0, -3};
-  report.bucket_checksums = {uint64_t{1} << 62};
+  report.bucket_checksums.assign(static_cast<size_t>(buckets), uint64_t{1} << 62);
   report.compute_ns = 1'000'000;
   return report;
 }
@@ -140,9 +149,11 @@ void Harness::SendComputed(Incarnation worker, int64_t window, const std::string
   computed.from = worker;
   computed.key = share.key;
   computed.parameter_hash = hash;
-  BucketManifest manifest;
-  for (size_t i = 0; i < share.reported; ++i) manifest.units.push_back({share.units[i], 1});
-  computed.buckets = {manifest};
+  BucketManifest open;
+  for (size_t i = 0; i < share.reported; ++i) open.units.push_back({share.units[i], 1});
+  for (int64_t b = 0; b < buckets; ++b) {
+    computed.buckets.push_back(b < share.final_buckets ? BucketManifest{true, {}} : open);
+  }
   Apply(computed);
 }
 
@@ -160,12 +171,15 @@ void Harness::RunWindow(const std::vector<Incarnation>& workers, int64_t window)
   for (Incarnation worker : workers) Step(worker, window, DigestOf(window));
 }
 
-void Harness::Fail(Incarnation worker, std::vector<Incarnation> unreachable) {
+void Harness::Fail(Incarnation worker, std::vector<Incarnation> unreachable, int64_t final_buckets) {
   ReduceFailed failed;
   failed.from = worker;
   failed.key = Last<Seal>(worker).key;
   failed.reason = "peer closed the connection";
   failed.unreachable = std::move(unreachable);
+  failed.final_buckets = final_buckets;
+  const auto share = shares_.find({worker.value(), failed.key.window.value()});
+  if (share != shares_.end()) share->second.final_buckets = final_buckets;
   Apply(failed);
 }
 

@@ -10,7 +10,7 @@
 
 namespace accrue::core {
 
-// Two tensors in one bucket, four units a window, no gathering time.
+// Two tensors, four units a window, no gathering time.
 JobConfig SmallJob();
 
 class Harness {
@@ -21,6 +21,8 @@ class Harness {
   // Applies and keeps the effects; `now_ns` is moved by Advance only.
   const std::vector<Effect>& Apply(const Event& event);
   void AdvanceNs(int64_t delta_ns) { now_ns_ += delta_ns; }
+  // Lets the time pass; every worker is heard, and the coordinator ticks.
+  void Wait(int64_t delta_ns);
 
   void Submit(const JobConfig& config, const StartPoint& start = {});
   Incarnation Join(const std::string& numeric_class = "cpu");
@@ -64,7 +66,7 @@ class Harness {
   void Step(Incarnation worker, int64_t window, const std::string& digest, double norm = 1.5);
   // Every member computes and steps.
   void RunWindow(const std::vector<Incarnation>& workers, int64_t window);
-  void Fail(Incarnation worker, std::vector<Incarnation> unreachable = {});
+  void Fail(Incarnation worker, std::vector<Incarnation> unreachable = {}, int64_t final_buckets = 0);
   void Synced(Incarnation worker, const std::string& digest);
   void Gone(Incarnation worker) { Apply(WorkerGone{worker, "killed"}); }
   void Leave(Incarnation worker) { Apply(WorkerLeaving{worker, "SIGTERM"}); }
@@ -79,6 +81,7 @@ class Harness {
   // What a unit reports; tests change it by unit.
   UnitReport UnitOf(int64_t window, int64_t unit) const;
   std::map<std::pair<int64_t, int64_t>, UnitReport> special;  // by (window, unit)
+  int64_t buckets = 1;  // of the layout; to be set before anybody loads
 
   // Units held by the worker for the window's present attempt, ascending.
   std::vector<int64_t> Held(Incarnation worker, int64_t window) const;
@@ -99,6 +102,7 @@ class Harness {
     Key key;
     std::vector<int64_t> units;
     size_t reported = 0;
+    int64_t final_buckets = 0;
   };
   void Take(const Effect& effect);
 

@@ -46,17 +46,31 @@ TEST(Leases, ForgetDone_KeepsLeases) {
   EXPECT_FALSE(leases.Done(0));
 }
 
+TEST(Leases, FreeOrphans_FreesWhatWorkersThatAreGoneHadDone) {
+  Leases leases(4);
+  leases.Grant(kA, 2);
+  leases.Grant(kB, 2);
+  for (int64_t unit : {0, 1, 2}) leases.MarkDone(unit);
+  leases.RevokeUnfinished(kA);
+  EXPECT_EQ(leases.orphans(), 2);
+  EXPECT_EQ(leases.done(), 3);
+  leases.FreeOrphans();
+  EXPECT_EQ(leases.orphans(), 0);
+  EXPECT_EQ(leases.done(), 1);
+  leases.Check();
+  EXPECT_THAT(leases.Grant(kB, 2), ElementsAre(UnitRange{0, 2}));
+}
+
 class Manifest : public ::testing::Test {
  protected:
-  Manifest() : run_(0, 4) {
+  Manifest() : run_(0, 4, 3) {
     run_.Grant(kA, 2);
     run_.Grant(kB, 2);
     run_.Take({.unit = 0});
     run_.Take({.unit = 1});
   }
   std::string Check(std::vector<UnitRange> units, int64_t buckets = 1) const {
-    return run_.CheckManifest(kA, std::vector<BucketManifest>(static_cast<size_t>(buckets), {false, units}),
-                              3);
+    return run_.CheckManifest(kA, std::vector<BucketManifest>(static_cast<size_t>(buckets), {false, units}));
   }
   WindowRun run_;
 };
@@ -73,7 +87,25 @@ TEST_F(Manifest, AnythingElse_SaysWhat) {
   EXPECT_THAT(Check({{0, 2}}, 2), HasSubstr("2 buckets, expected 1 or 3"));
   EXPECT_THAT(Check({{-1, 2}}), HasSubstr("the window has 4"));
   EXPECT_THAT(Check({{1, INT64_MAX}}), HasSubstr("the window has 4"));
-  EXPECT_THAT(run_.CheckManifest(kA, {{.final = true}}, 3), HasSubstr("final"));
+  EXPECT_THAT(run_.CheckManifest(kA, {{.final = true}}), HasSubstr("bucket 0 is said to be final; 0 of 3"));
+}
+
+TEST_F(Manifest, AfterABrokenReduce_FinalBucketsThenUnits) {
+  run_.parts[kA].final_buckets = 2;
+  const BucketManifest final_bucket{true, {}}, open{false, {{0, 2}}};
+  EXPECT_EQ(run_.CheckManifest(kA, {final_bucket, final_bucket, open}), "");
+  EXPECT_THAT(run_.CheckManifest(kA, {final_bucket, open, open}), HasSubstr("bucket 1 is said to be open; 2 of 3"));
+  EXPECT_THAT(run_.CheckManifest(kA, {final_bucket, final_bucket, final_bucket}),
+              HasSubstr("bucket 2 is said to be final; 2 of 3"));
+  EXPECT_THAT(run_.CheckManifest(kA, {{true, {{0, 2}}}, final_bucket, open}), HasSubstr("is final and names units"));
+  EXPECT_THAT(run_.CheckManifest(kA, {final_bucket, final_bucket, {false, {{0, 1}}}}),
+              HasSubstr("bucket 2 holds 1 units, but 2 were reported"));
+  EXPECT_THAT(run_.CheckManifest(kA, {open}), HasSubstr("one entry for 3 buckets, of which 2 are final"));
+}
+
+TEST_F(Manifest, AllFinal_OneEntryStandsForAll) {
+  run_.parts[kA].final_buckets = 3;
+  EXPECT_EQ(run_.CheckManifest(kA, {{true, {}}}), "");
 }
 
 }  // namespace

@@ -299,26 +299,6 @@ TEST(Death, OfTheProber_AnotherProbes) {
   EXPECT_THAT(harness.Sent<ProbeOrder>(), testing::Contains(testing::Key(second)));
 }
 
-TEST(Death, AfterTheSealNobodyStepped_NewAttemptFromZeroOnANewCommunicator) {
-  Harness harness;
-  harness.Submit(SmallJob());
-  const auto workers = harness.Start(3);
-  for (Incarnation worker : workers) harness.Compute(worker, 0);
-  const std::string name = harness.Last<Seal>(workers[0]).communicator;
-  harness.Gone(workers[2]);
-  EXPECT_THAT(harness.Sent<Abort>(), SizeIs(2));
-  EXPECT_EQ(harness.Effects<GiveUpCommunicator>().at(0).communicator, name);
-  harness.Fail(workers[0]);
-  EXPECT_THAT(harness.Effects<PersistAttempt>(), IsEmpty());  // the other may yet have stepped
-  harness.Fail(workers[1]);
-  ASSERT_THAT(harness.Effects<PersistAttempt>(), SizeIs(1));
-  EXPECT_THAT(harness.Sent<Replay>(), SizeIs(2));
-  harness.RunWindow({workers[0], workers[1]}, 0);
-  ASSERT_THAT(harness.commits, SizeIs(1));
-  EXPECT_EQ(harness.commits[0].attempt, Attempt(1));
-  EXPECT_NE(harness.Last<Seal>(workers[0]).communicator, name);
-}
-
 TEST(Death, AfterTheSealSomeoneStepped_CommitsAndTheOthersCopyTheState) {
   Harness harness;
   harness.Submit(SmallJob());
@@ -458,8 +438,9 @@ TEST(Reduce, FailsTwiceWithAccusations_RemovesTheMostAccused) {
   Harness harness;
   harness.Submit(SmallJob());
   const auto workers = harness.Start(3);
-  for (int attempt = 0; attempt < 2; ++attempt) {
-    for (Incarnation worker : workers) harness.Compute(worker, 0);
+  for (Incarnation worker : workers) harness.Compute(worker, 0);
+  for (int failures = 0; failures < 2; ++failures) {
+    harness.Wait(1'000'000'000);
     harness.Fail(workers[0], {workers[1]});
     harness.Fail(workers[1], {workers[0], workers[2]});
     harness.Fail(workers[2], {workers[1]});
@@ -474,9 +455,10 @@ TEST(Reduce, NeverSucceeds_FailsTheJob) {
   Harness harness;
   harness.Submit(SmallJob());
   const auto workers = harness.Start(2);
-  for (int attempt = 0; attempt < 8; ++attempt) {
-    for (Incarnation worker : workers) harness.Compute(worker, 0);
+  for (Incarnation worker : workers) harness.Compute(worker, 0);
+  for (int failures = 1; failures <= 8; ++failures) {
     for (Incarnation worker : workers) harness.Fail(worker);
+    harness.Wait(int64_t{100'000'000} << (failures - 1));
   }
   EXPECT_EQ(harness.View().state, JobState::kFailed);
   EXPECT_THAT(harness.View().reason, HasSubstr("8 times"));

@@ -34,13 +34,18 @@ void SimulatedWorker::After(int64_t delay_ns, Busy what, Done done) {
 void SimulatedWorker::Forget() {
   ++generation_;
   busy_ = Busy::kNo;
-  accumulator_.clear();
+  ClearAccumulator();
   shares_.clear();
   seal_.reset();
   sync_.reset();
   probe_.reset();
   orders_.clear();
   collective_.clear();
+}
+
+void SimulatedWorker::ClearAccumulator() {
+  accumulator_.clear();
+  final_sums_.clear();
 }
 
 std::string SimulatedWorker::Doing() const {
@@ -73,7 +78,7 @@ void SimulatedWorker::Receive(const WorkerMessage& message) {
     if (replay->key.window.value() == state_.window) {
       ++generation_;
       busy_ = Busy::kNo;
-      accumulator_.clear();
+      ClearAccumulator();
       seal_.reset();
       collective_.clear();
     }
@@ -111,7 +116,7 @@ void SimulatedWorker::OnAssign(const AssignJob& assign) {
           loaded.from = incarnation_;
           loaded.key = assign.key;
           loaded.tensor_elements = {1000, 24};
-          loaded.buckets = 2;
+          loaded.buckets = kSimulatedBuckets;
           if (assign.start == AssignJob::Start::kFromScratch) {
             state_ = SimulatedState{0, Mix(simulator_.config().content_seed, 1), {}};
             has_state_ = true;
@@ -139,7 +144,7 @@ void SimulatedWorker::OnPlan(const Plan& plan) {
   if (plan.key.attempt > share.key.attempt) {
     share.units.clear();
     share.told_computed = false;
-    if (plan.key.window.value() == state_.window) accumulator_.clear();
+    if (plan.key.window.value() == state_.window) ClearAccumulator();
   }
   share.key = plan.key;
   share.scalars = plan.scalars;
@@ -190,7 +195,7 @@ void SimulatedWorker::ComputeNext(Share& share) {
   After(time_ns, Busy::kComputing, [this, unit, time_ns] {
     UnitReport report = simulator_.UnitOf(state_.digest, state_.window, unit, state_.exponents);
     report.compute_ns = time_ns;
-    accumulator_.emplace_back(unit, report.bucket_checksums[0]);
+    accumulator_.emplace_back(unit, simulator_.GradientOf(state_.digest, state_.window, unit, state_.exponents));
     simulator_.FromWorker(*this, UnitsReported{incarnation_, Current()->key, false, {report}});
   });
 }
@@ -212,9 +217,16 @@ void SimulatedWorker::TellComputed(Share& share) {
   computed.from = incarnation_;
   computed.key = share.key;
   computed.parameter_hash = Text(state_.digest);
-  BucketManifest manifest;
-  for (const auto& [unit, gradient] : accumulator_) manifest.units.push_back({unit, 1});
-  computed.buckets = {manifest};
+  BucketManifest open;
+  for (const auto& [unit, gradient] : accumulator_) open.units.push_back({unit, 1});
+  const auto final_buckets = static_cast<int64_t>(final_sums_.size());
+  if (final_buckets == 0) {
+    computed.buckets = {open};
+  } else {
+    for (int64_t b = 0; b < kSimulatedBuckets; ++b) {
+      computed.buckets.push_back(b < final_buckets ? BucketManifest{true, {}} : open);
+    }
+  }
   simulator_.FromWorker(*this, std::move(computed));
 }
 
@@ -223,18 +235,26 @@ void SimulatedWorker::BeginReduce() {
     simulator_.Violation("a seal of another window than the worker's");
     return;
   }
-  if (seal_->verdict == Verdict::kSkip) return BeginStep({});
+  if (seal_->verdict == Verdict::kSkip) return BeginStep();
   busy_ = Busy::kReducing;
   collective_ = absl::StrCat(seal_->communicator, "#", state_.window, ".", seal_->key.attempt.value());
-  simulator_.JoinCollective(collective_, *this, seal_->members, std::nullopt);
+  simulator_.collectives().JoinReduce(collective_, *this, *seal_);
 }
 
-void SimulatedWorker::ReduceDone(const std::string& collective,
-                                 const std::vector<std::pair<int64_t, uint64_t>>& units) {
+void SimulatedWorker::BucketDone(const std::string& collective, int64_t bucket, const SimulatedSum& sum) {
   if (!alive || busy_ != Busy::kReducing || collective != collective_) return;
+  if (sum.checksum != seal_->bucket_checksums[static_cast<size_t>(bucket)]) {
+    simulator_.Violation(absl::StrCat("bucket ", bucket, " has not the expected checksum"));
+  }
+  if (bucket >= static_cast<int64_t>(final_sums_.size())) {
+    final_sums_.push_back(sum);
+  } else if (final_sums_[static_cast<size_t>(bucket)].hash != sum.hash) {
+    simulator_.Violation(absl::StrCat("bucket ", bucket, " was final with other sums"));
+  }
+  if (bucket + 1 < kSimulatedBuckets) return;
   busy_ = Busy::kNo;
   collective_.clear();
-  BeginStep(units);
+  BeginStep();
 }
 
 void SimulatedWorker::CollectiveFailed(const std::string& collective, const std::string& reason) {
@@ -247,6 +267,7 @@ void SimulatedWorker::CollectiveFailed(const std::string& collective, const std:
     sync_.reset();
   } else if (seal_ && (busy_ == Busy::kReducing || busy_ == Busy::kNo)) {
     failed.key = seal_->key;
+    failed.final_buckets = static_cast<int64_t>(final_sums_.size());
     seal_.reset();
   } else {
     return;
@@ -257,20 +278,13 @@ void SimulatedWorker::CollectiveFailed(const std::string& collective, const std:
   Next();
 }
 
-void SimulatedWorker::BeginStep(const std::vector<std::pair<int64_t, uint64_t>>& units) {
+void SimulatedWorker::BeginStep() {
   SimulatedState next;
   next.window = state_.window + 1;
   next.exponents = seal_->next_exponents;
   next.digest = Mix(state_.digest, static_cast<uint64_t>(state_.window));
   if (seal_->verdict == Verdict::kReduce) {
-    std::vector<uint64_t> checksums(2, 0);
-    for (const auto& [unit, gradient] : units) {
-      next.digest = Mix(next.digest, Mix(static_cast<uint64_t>(unit), gradient));
-      checksums[0] += gradient;
-      checksums[1] += SplitMix64(gradient);
-    }
-    if (checksums != seal_->bucket_checksums)
-      simulator_.Violation("a reduced bucket has not the expected checksum");
+    for (const SimulatedSum& sum : final_sums_) next.digest = Mix(next.digest, sum.hash);
     const StepScalars& scalars = Current()->scalars;
     next.digest = Mix(next.digest, static_cast<uint64_t>(seal_->valid_tokens));
     next.digest = Mix(next.digest, scalars.learning_rate_bits);
@@ -281,7 +295,7 @@ void SimulatedWorker::BeginStep(const std::vector<std::pair<int64_t, uint64_t>>&
   After(time_ns, Busy::kStepping, [this, next] {
     const Seal seal = *std::exchange(seal_, std::nullopt);
     shares_.erase(state_.window);
-    accumulator_.clear();
+    ClearAccumulator();
     state_ = next;
     WorkerStepped stepped;
     stepped.from = incarnation_;
@@ -318,14 +332,14 @@ void SimulatedWorker::BeginSync() {
   busy_ = Busy::kSyncing;
   collective_ = sync_->communicator;
   if (sync_->source != incarnation_) {
-    accumulator_.clear();
+    ClearAccumulator();
     shares_.clear();
     seal_.reset();
     has_state_ = false;
   } else if (state_.window != sync_->key.window.value()) {
     simulator_.Violation("the source of a sync holds another window's state");
   }
-  simulator_.JoinCollective(collective_, *this, sync_->members, sync_->source);
+  simulator_.collectives().JoinSync(collective_, *this, *sync_);
 }
 
 void SimulatedWorker::SyncDone(const std::string& collective, const SimulatedState& state) {

@@ -1,6 +1,6 @@
-// A worker without a model. Its gradients are names of units: an accumulator is the list of units added to
-// it, a digest is a hash of the whole history of what was reduced. So a unit lost, counted twice or computed
-// from other parameters ends in another digest, for good.
+// A worker without a model. Its gradients are names of units: an open bucket is the list of units added to it, a final
+// one the sum that a reduce gave it, a digest is a hash of the whole history of what was reduced. So a unit lost,
+// counted twice or computed from other parameters ends in another digest, for good.
 //
 // Follows docs/life_of_a_window.md as worker/core does. Single-threaded, driven by the Simulator.
 #pragma once
@@ -14,6 +14,7 @@
 
 #include "coordinator/core/effects.h"
 #include "coordinator/core/events.h"
+#include "tests/core/simulated_collective.h"
 
 namespace accrue::core {
 
@@ -41,10 +42,12 @@ class SimulatedWorker {
 
   void Receive(const WorkerMessage& message);
   // Of collectives; the simulator calls them back.
-  void ReduceDone(const std::string& collective, const std::vector<std::pair<int64_t, uint64_t>>& units);
+  void BucketDone(const std::string& collective, int64_t bucket, const SimulatedSum& sum);
   void CollectiveFailed(const std::string& collective, const std::string& reason);
   void SyncDone(const std::string& collective, const SimulatedState& state);
-  const std::vector<std::pair<int64_t, uint64_t>>& accumulator() const { return accumulator_; }
+  // What every open bucket holds; a unit computed after some were final is in these alone, as it is in here.
+  const SimulatedUnits& accumulator() const { return accumulator_; }
+  const std::vector<SimulatedSum>& final_sums() const { return final_sums_; }
 
   bool alive = true;  // false: the process has ended
   bool leaving = false;
@@ -68,7 +71,8 @@ class SimulatedWorker {
   void EvaluateNext(Share& share);
   void TellComputed(Share& share);
   void BeginReduce();
-  void BeginStep(const std::vector<std::pair<int64_t, uint64_t>>& units);
+  void BeginStep();
+  void ClearAccumulator();
   void BeginSync();
   void WriteCheckpoint(const Key& key, const CheckpointOrder& order);
   void Forget();
@@ -85,8 +89,9 @@ class SimulatedWorker {
   Key key_;  // of the job that it is in
   bool has_state_ = false;
   SimulatedState state_;
-  std::vector<std::pair<int64_t, uint64_t>>
-      accumulator_;  // (unit, hash of its gradient) of the window after state_
+  // Of the window after state_.
+  SimulatedUnits accumulator_;
+  std::vector<SimulatedSum> final_sums_;  // of the leading buckets
   std::map<int64_t, Share> shares_;
   std::optional<Seal> seal_;
   std::optional<StateSync> sync_;

@@ -14,8 +14,7 @@ namespace {
 
 constexpr int64_t kTickNs = 100'000'000, kHeartbeatNs = 250'000'000;
 constexpr size_t kCheckpointsKept = 2;
-// Time of the collective's work, and until a peer's death shows in it.
-constexpr int64_t kReduceNs = 5'000'000, kSyncNs = 40'000'000, kBrokenNs = 30'000'000;
+constexpr int64_t kThoroughUnits = 64;  // units a window up to which every invariant is checked after every event
 
 uint64_t HashText(uint64_t hash, const std::string& text) {
   for (char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
@@ -31,6 +30,7 @@ Simulator::Simulator(const SimulationConfig& config) : config_(config), random_(
 void Simulator::StartCore(const StartPoint& start) {
   CoreOptions options;
   options.term = Term(++term_);
+  options.check_thoroughly = config_.job.units_per_window <= kThoroughUnits;
   options.first_incarnation = workers_.empty() ? 1 : workers_.rbegin()->first.value() + 1;
   core_ = std::make_unique<Core>(options);
   durable_timeline_ = start.timeline.value();
@@ -171,10 +171,7 @@ void Simulator::Carry(const Effect& effect) {
   } else if (const auto* finish = std::get_if<FinishCheckpoint>(&effect)) {
     At(now_ns_ + 20'000'000, [this, finish = *finish] { FinishCheckpointFiles(finish); });
   } else if (const auto* given_up = std::get_if<GiveUpCommunicator>(&effect)) {
-    for (auto& [name, collective] : collectives_) {
-      if (name != given_up->communicator && name.rfind(given_up->communicator + "#", 0) != 0) continue;
-      collective.broken = true;
-    }
+    collectives_.GiveUp(given_up->communicator);
   }
 }
 
@@ -191,6 +188,7 @@ void Simulator::CheckSend(const Send& send) {
     const auto [known, fresh] = communicator_members_.emplace(seal->communicator, seal->members);
     if (!fresh && known->second != seal->members)
       Violation("a communicator's name is used for other members");
+    if (!seal->final_buckets.empty()) ++result_.partial_seals;
   }
 }
 
@@ -244,7 +242,7 @@ void Simulator::End(SimulatedWorker& worker, bool tell) {
   if (tell) FromWorker(worker, WorkerGone{worker.incarnation(), "its stream ended"});
   worker.alive = false;
   ++result_.deaths;
-  BreakCollectives(worker.incarnation());
+  collectives_.Break(worker.incarnation());
   At(now_ns_ + static_cast<int64_t>((0.2 + Uniform()) * 1e9), [this] { StartWorker(); });
 }
 
@@ -264,7 +262,7 @@ void Simulator::PlanFaults() {
 
 void Simulator::Strike(int kind) {
   if (kind == 3) return StartWorker();
-  if (kind == 4) return BreakOne();
+  if (kind == 4) return collectives_.BreakOne();
   if (kind == 5) return CrashCoordinator();
   if (kind == 6) {
     Apply(JobPaused{config_.job.id});
@@ -287,78 +285,6 @@ void Simulator::Strike(int kind) {
     if (victim.idle()) End(victim, true);
   } else {
     End(victim, kind == 0);
-  }
-}
-
-void Simulator::JoinCollective(const std::string& name, SimulatedWorker& worker,
-                               const std::vector<Incarnation>& members, std::optional<Incarnation> source) {
-  Collective& collective = collectives_[name];
-  collective.members = members;
-  collective.source = source;
-  collective.arrived.insert(worker.incarnation());
-  collective.sum.insert(collective.sum.end(), worker.accumulator().begin(), worker.accumulator().end());
-  bool all_alive = !collective.broken;
-  for (Incarnation member : members) all_alive &= Find(member) != nullptr;
-  if (!all_alive) {
-    collective.broken = true;
-    At(now_ns_ + kBrokenNs, [this, name, id = worker.incarnation()] {
-      if (SimulatedWorker* left = Find(id)) left->CollectiveFailed(name, "a peer is gone");
-    });
-    return;
-  }
-  if (collective.arrived.size() == members.size()) CompleteCollective(name);
-}
-
-void Simulator::CompleteCollective(const std::string& name) {
-  Collective& collective = collectives_[name];
-  std::sort(collective.sum.begin(), collective.sum.end());
-  const int64_t work_ns = collective.source ? kSyncNs : kReduceNs;
-  SimulatedState state;
-  if (collective.source) state = Find(*collective.source)->state();
-  for (Incarnation member : collective.members) {
-    const auto time_ns = static_cast<int64_t>(static_cast<double>(work_ns) * (1 + Uniform()));
-    At(now_ns_ + time_ns, [this, name, member, state] {
-      Collective& on_the_way = collectives_[name];
-      SimulatedWorker* worker = Find(member);
-      if (worker == nullptr || on_the_way.broken) return;
-      on_the_way.finished.insert(member);
-      if (on_the_way.source) {
-        worker->SyncDone(name, state);
-      } else {
-        worker->ReduceDone(name, on_the_way.sum);
-      }
-    });
-  }
-}
-
-// Whoever waits for the dead one sees it soon, or only when told to abort.
-void Simulator::BreakCollectives(Incarnation dead) {
-  for (auto& [name, collective] : collectives_) {
-    const bool member = std::count(collective.members.begin(), collective.members.end(), dead) > 0;
-    if (!member || collective.finished.size() == collective.members.size()) continue;
-    collective.broken = true;
-    for (Incarnation other : collective.arrived) {
-      if (other == dead || collective.finished.count(other) > 0 || Uniform() < 0.3) continue;
-      At(now_ns_ + static_cast<int64_t>(Uniform() * static_cast<double>(kBrokenNs)),
-         [this, name = name, other] {
-           if (SimulatedWorker* left = Find(other)) left->CollectiveFailed(name, "a peer is gone");
-         });
-    }
-  }
-}
-
-// A collective that is on the way fails for one of those in it.
-void Simulator::BreakOne() {
-  for (auto& [name, collective] : collectives_) {
-    if (collective.broken || collective.arrived.size() == collective.finished.size()) continue;
-    collective.broken = true;
-    for (Incarnation other : collective.arrived) {
-      if (collective.finished.count(other) > 0) continue;
-      At(now_ns_ + kBrokenNs, [this, name = name, other] {
-        if (SimulatedWorker* left = Find(other)) left->CollectiveFailed(name, "the network broke");
-      });
-      return;
-    }
   }
 }
 
@@ -386,17 +312,27 @@ void Simulator::FinishCheckpointFiles(const FinishCheckpoint& finish) {
   Apply(finished);
 }
 
+// The draw of rare things must not depend on the digest, or a broken digest would show elsewhere first.
+uint64_t Simulator::DrawOf(int64_t window, int64_t unit) const {
+  return SplitMix64(config_.content_seed * 1'000'003 + static_cast<uint64_t>(window) * 65'537 +
+                    static_cast<uint64_t>(unit));
+}
+
+uint64_t Simulator::GradientOf(uint64_t digest, int64_t window, int64_t unit,
+                               const std::vector<int>& exponents) const {
+  uint64_t gradient = SplitMix64(digest ^ DrawOf(window, unit));
+  for (int exponent : exponents) gradient = SplitMix64(gradient + static_cast<uint64_t>(exponent));
+  return gradient;
+}
+
 UnitReport Simulator::UnitOf(uint64_t digest, int64_t window, int64_t unit,
                              const std::vector<int>& exponents) const {
-  // The draw of rare things must not depend on the digest, or a broken digest would show elsewhere first.
-  const uint64_t draw = SplitMix64(config_.content_seed * 1'000'003 + static_cast<uint64_t>(window) * 65'537 +
-                                   static_cast<uint64_t>(unit));
+  const uint64_t draw = DrawOf(window, unit);
   const double chance = static_cast<double>(draw >> 11) * 0x1p-53;
   const double window_chance =
       static_cast<double>(SplitMix64(config_.content_seed + 77 + static_cast<uint64_t>(window)) >> 11) *
       0x1p-53;
-  uint64_t gradient = SplitMix64(digest ^ draw);
-  for (int exponent : exponents) gradient = SplitMix64(gradient + static_cast<uint64_t>(exponent));
+  const uint64_t gradient = GradientOf(digest, window, unit, exponents);
   UnitReport report;
   report.unit = unit;
   report.loss_sum = static_cast<double>(gradient % 10'000) / 16;
@@ -406,7 +342,7 @@ UnitReport Simulator::UnitOf(uint64_t digest, int64_t window, int64_t unit,
   report.non_finite = chance < config_.non_finite;
   const bool overflow = chance > 1 - config_.overflows;
   report.max_exponents = {static_cast<int>(draw % 3) + (overflow ? 20 : 0), static_cast<int>(draw % 5) - 4};
-  report.bucket_checksums = {gradient, SplitMix64(gradient)};
+  for (int64_t b = 0; b < kSimulatedBuckets; ++b) report.bucket_checksums.push_back(SimulatedGradient(gradient, b));
   report.compute_ns = 1;
   return report;
 }

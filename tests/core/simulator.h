@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "coordinator/core/core.h"
+#include "tests/core/simulated_collective.h"
 #include "tests/core/simulated_worker.h"
 
 namespace accrue::core {
@@ -58,6 +59,7 @@ struct SimulationResult {
   int64_t end_ns = 0;
   double worst_makespan_ratio = 0;  // over ideal, of windows from the fourth on
   int64_t deaths = 0, attempts = 0, restarts = 0, crashes = 0;
+  int64_t partial_seals = 0;  // that went on from buckets that were final
   std::map<std::string, int64_t> dropped;
 };
 
@@ -73,24 +75,18 @@ class Simulator {
   void FromWorker(SimulatedWorker& worker, Event event);
   double Uniform() { return static_cast<double>(Random() >> 11) * 0x1p-53; }
   uint64_t Random();
-  void JoinCollective(const std::string& name, SimulatedWorker& worker,
-                      const std::vector<Incarnation>& members, std::optional<Incarnation> source);
+  SimulatedCollectives& collectives() { return collectives_; }
+  SimulatedWorker* Find(Incarnation incarnation);  // null for one that is gone
   const SimulatedState* FindCheckpoint(const std::string& directory) const;
   void End(SimulatedWorker& worker, bool tell);
   void Violation(const std::string& what);
 
   // The gradient of a unit: a function of content, parameters, window and unit alone.
   UnitReport UnitOf(uint64_t digest, int64_t window, int64_t unit, const std::vector<int>& exponents) const;
+  uint64_t GradientOf(uint64_t digest, int64_t window, int64_t unit, const std::vector<int>& exponents) const;
   EvaluationReport EvaluationOf(uint64_t digest, int64_t unit) const;
 
  private:
-  struct Collective {
-    std::vector<Incarnation> members;
-    std::optional<Incarnation> source;  // of a sync
-    std::set<Incarnation> arrived, finished;
-    std::vector<std::pair<int64_t, uint64_t>> sum;
-    bool broken = false;
-  };
   struct Timed {
     int64_t time_ns;
     uint64_t sequence;
@@ -108,13 +104,10 @@ class Simulator {
   void CheckCommit(const WindowRecord& record);
   void StartWorker();
   void Heartbeat(Incarnation worker);
+  uint64_t DrawOf(int64_t window, int64_t unit) const;
   void PlanFaults();
   void Strike(int kind);
-  void BreakCollectives(Incarnation dead);
-  void BreakOne();
-  void CompleteCollective(const std::string& name);
   void FinishCheckpointFiles(const FinishCheckpoint& finish);
-  SimulatedWorker* Find(Incarnation incarnation);
   bool Done() const;
 
   const SimulationConfig config_;
@@ -126,7 +119,7 @@ class Simulator {
   uint64_t random_ = 0;
   std::priority_queue<Timed> queue_;
   std::map<Incarnation, std::unique_ptr<SimulatedWorker>> workers_;
-  std::map<std::string, Collective> collectives_;
+  SimulatedCollectives collectives_{*this};
   std::map<std::string, std::vector<Incarnation>> communicator_members_;
   std::map<std::string, SimulatedState> checkpoints_;
   std::vector<std::string> checkpoint_order_;

@@ -50,6 +50,20 @@ TEST(Simulator, OverflowsAndSkips_DigestsOfOne) {
   EXPECT_EQ(CheckScenario(config), "");
 }
 
+TEST(Simulator, BrokenReduces_GoOnFromFinalBucketsWithinTheAttempt) {
+  SimulationConfig config = QuietScenario(5);
+  config.workers = 6;
+  config.breaks = 8;
+  config.kills = 1;
+  config.job.total_windows = 40;
+  config.job.units_per_window = 12;
+  config.faults_until_ns = 20'000'000'000;
+  const SimulationResult result = Simulator(config).Run();
+  EXPECT_GT(result.partial_seals, 3);
+  EXPECT_EQ(result.attempts, 0);
+  EXPECT_EQ(CheckScenario(config), "");
+}
+
 class Chaos : public ::testing::TestWithParam<uint64_t> {};
 
 TEST_P(Chaos, DeathsJoinsAndLeaves_DigestsOfOne) { EXPECT_EQ(CheckScenario(ChaosScenario(GetParam())), ""); }
