@@ -181,7 +181,6 @@ void WindowRunner::OnAbort(const v1::Abort& abort) {
     return;
   }
   const v1::Seal seal = *std::exchange(held_seal_, std::nullopt);
-  if (WindowShare* share = CurrentShare()) share->failed = true;
   SendReduceFailed(seal.key(), absl::AbortedError(abort.reason()));
 }
 
@@ -239,13 +238,13 @@ void WindowRunner::SendLoaded() {
   context_.link.Send(std::move(message));
 }
 
-void WindowRunner::SendReduceFailed(const v1::Key& key, const absl::Status& status) {
+void WindowRunner::SendReduceFailed(const v1::Key& key, const absl::Status& status, int64_t final_buckets) {
   LogWarning("a collective operation failed", {{"key", KeyToString(key)}, {"reason", status}});
   v1::WorkerMessage message;
   v1::ReduceFailed& failed = *message.mutable_reduce_failed();
   *failed.mutable_key() = key;
   failed.set_reason(std::string(status.message()));
-  failed.set_final_buckets(reducer_.final_buckets());
+  failed.set_final_buckets(final_buckets);
   context_.link.Send(std::move(message));
 }
 

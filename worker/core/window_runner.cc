@@ -182,8 +182,9 @@ absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   share.phases.set_wait_seal_ns(Now() - share.computed_at_ns);
   StepOutcome outcome;
   if (absl::Status status = ReduceAndStep(seal, share, &outcome); !status.ok()) {
-    share.failed = true;
-    SendReduceFailed(seal.key(), status);
+    // What is final must not be reduced again, and is not broadcast yet: only a new attempt helps then.
+    share.failed = reducer_.final_buckets() > 0;
+    SendReduceFailed(seal.key(), status, reducer_.final_buckets());
     return absl::OkStatus();  // the coordinator decides what follows
   }
   job_.engine->ParametersChanged();

@@ -92,7 +92,7 @@ class WindowRunner {
   absl::Status Begin(WindowShare& share);
   void ExpectUnits();
   void SendLoaded();
-  void SendReduceFailed(const v1::Key& key, const absl::Status& status);
+  void SendReduceFailed(const v1::Key& key, const absl::Status& status, int64_t final_buckets = 0);
   RunEnd Fail(const absl::Status& status);
   v1::Key OwnKey() const;
   int64_t Now() const { return context_.clock.SteadyNowNs(); }

@@ -19,7 +19,7 @@ struct WindowShare {
   bool begun = false;     // the accumulator is this attempt's
   bool computed = false;  // WindowComputed is sent and no unit was given since
   bool is_void = false;   // a new attempt has begun; nothing is done before its Plan
-  bool failed = false;    // its reduce failed: the next attempt is awaited
+  bool failed = false;    // its reduce failed with some buckets final: the next attempt is awaited
 
   int64_t valid_tokens = 0;              // of the units in the accumulator
   std::vector<uint64_t> unit_checksums;  // their sum, per bucket
