@@ -142,6 +142,21 @@ struct PersistCommit {
   JobId job;
   WindowRecord record;
 };
+// The state that the members hold from here on: when they start, and at each commit, also of a window that was on
+// record before.
+struct PersistPosition {
+  JobId job;
+  Timeline timeline;
+  Window window;  // windows applied
+  int64_t steps = 0;
+  std::string digest;
+  std::vector<int> exponents;  // of the next window
+};
+// When the members are fixed.
+struct PersistLayout {
+  JobId job;
+  Layout layout;
+};
 struct PersistEvaluation {
   JobId job;
   Window window;  // windows applied to the parameters evaluated
@@ -179,7 +194,7 @@ struct GiveUpCommunicator {
 };
 
 using Effect = std::variant<Send, Expel, PersistEpoch, PersistExponents, PersistAttempt, PersistCommit,
-                            PersistEvaluation, PersistCheckpoint, PersistState, PersistLedger,
-                            FinishCheckpoint, GiveUpCommunicator>;
+                            PersistPosition, PersistLayout, PersistEvaluation, PersistCheckpoint,
+                            PersistState, PersistLedger, FinishCheckpoint, GiveUpCommunicator>;
 
 }  // namespace accrue::core

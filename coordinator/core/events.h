@@ -51,6 +51,7 @@ struct JobLoaded {
   int64_t buckets = 0;
   std::vector<int> exponents;
   std::string parameter_hash;
+  std::vector<std::string> tensors;  // names of tensor_elements
 };
 struct UnitsReported {
   Incarnation from;

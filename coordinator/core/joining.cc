@@ -51,6 +51,7 @@ void Machine::OnJobLoaded(const JobLoaded& event) {
   if (!unfit.empty()) return ReleaseWorker(job, event.from, unfit, true);
 
   if (job.tensor_elements.empty()) {
+    job.tensors = event.tensors;
     job.tensor_elements = event.tensor_elements;
     job.buckets = event.buckets;
     job.parameters = 0;
@@ -99,6 +100,8 @@ bool Machine::StartRunning(Job& job) {
   }
   for (Incarnation member : members) SetRole(job, workers_.at(member), Role::kMember);
   job.min_loaded_at_ns = -1;
+  Persist(job, PersistLayout{job.config.id, {job.numeric_class, job.tensors, job.tensor_elements, job.buckets}});
+  PersistPositionOf(job);
   SetMembers(job, members, absl::StrCat("start at window ", job.committed));
   SetState(job, JobState::kRunning, "");
   return true;

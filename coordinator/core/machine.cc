@@ -207,6 +207,12 @@ void Machine::Persist(Job& job, Effect effect) {
   effects_.push_back(std::move(effect));
 }
 
+// What a coordinator that comes after this one needs, to know what the members hold.
+void Machine::PersistPositionOf(Job& job) {
+  Persist(job, PersistPosition{job.config.id, job.timeline, Window(job.committed), job.steps, job.digest,
+                               job.exponents});
+}
+
 void Machine::Record(Job& job, const std::string& kind, const std::string& reason, Incarnation worker) {
   Persist(job, PersistLedger{job.config.id, EntryFor(job, kind, reason, worker)});
 }

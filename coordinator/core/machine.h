@@ -97,6 +97,7 @@ struct Job {
 
   // Of every worker of the job; set by the first one.
   std::string numeric_class;
+  std::vector<std::string> tensors;
   std::vector<int64_t> tensor_elements;
   int64_t parameters = 0;
   int64_t buckets = 0;
@@ -183,6 +184,7 @@ class Machine {
   LedgerEntry EntryFor(const Job& job, const std::string& kind, const std::string& reason,
                        Incarnation worker) const;
   void Persist(Job& job, Effect effect);  // with the notes that waited
+  void PersistPositionOf(Job& job);
   void SetState(Job& job, JobState state, const std::string& reason);
   void Advance(Job& job);
   bool AdvanceOnce(Job& job);

@@ -54,9 +54,20 @@ struct JobConfig {
   ScheduleConfig schedule;
 };
 
+// What all workers of a job agree on; the first that loads it says.
+struct Layout {
+  std::string numeric_class;
+  std::vector<std::string> tensors;  // their names, in order
+  std::vector<int64_t> tensor_elements;
+  int64_t buckets = 0;
+  friend bool operator==(const Layout&, const Layout&) = default;
+};
+
 // What the journal knows of a job whose coordinator died: the newest commit, and who held its state.
 struct LiveState {
-  Window window;  // windows committed; a member may have stepped one more
+  Layout layout;
+  Timeline timeline;  // of that commit; the job goes on with it while somebody holds the state
+  Window window;      // windows committed; a member may have stepped one more
   int64_t steps = 0;
   std::string digest;
   Epoch epoch;
@@ -72,7 +83,7 @@ struct StartPoint {
   int64_t steps = 0;
   std::string digest;
   std::vector<int> exponents;
-  Timeline timeline;  // that the job goes on with; above every one that the journal knows
+  Timeline timeline;  // of what is computed from here; above every one that the journal knows
   // Digests of windows that are committed in the journal beyond `window`, by the window's number. They are
   // computed again, must come out the same, and are not reported a second time.
   std::map<int64_t, std::string> recorded;

@@ -29,8 +29,8 @@ struct JobRecord {
   std::string reason;
   int64_t submitted_unix_ns = 0;
   int64_t until_window = 0;
-  Timeline timeline;
-  Window start_window;  // of the timeline
+  Timeline timeline;  // the highest on record
+  Window start_window;  // that StartTimeline, or AddJob, gave
   bool paused = false;  // people asked for it, whatever the state is meanwhile
 };
 
@@ -94,6 +94,8 @@ class Journal {
   virtual absl::StatusOr<std::vector<CommitRecord>> Commits(const JobId& job, Window first_window, int64_t limit) = 0;
   // The newest one; nothing before the first commit.
   virtual absl::StatusOr<std::optional<CommitRecord>> LastCommit(const JobId& job) = 0;
+  // Who held what when the last coordinator ended; nothing where no member of the present timeline is on record.
+  virtual absl::StatusOr<std::optional<core::LiveState>> Live(const JobId& job) = 0;
   // What a former timeline committed for this window; empty without one.
   virtual absl::StatusOr<std::string> SupersededDigest(const JobId& job, Window window) = 0;
   virtual absl::StatusOr<std::vector<EvaluationRecord>> Evaluations(const JobId& job, Window first_window) = 0;

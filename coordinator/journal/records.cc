@@ -61,6 +61,26 @@ std::string MembersToText(const std::vector<Incarnation>& members) {
   return Dump(json);
 }
 
+absl::StatusOr<std::vector<Incarnation>> MembersFromText(const std::string& text) {
+  return Parse<std::vector<Incarnation>>(text, [](const Json& json) {
+    std::vector<Incarnation> members;
+    for (const Json& member : json) members.push_back(Incarnation(member.get<int64_t>()));
+    return members;
+  });
+}
+
+std::string NamesToText(const std::vector<std::string>& names) { return Dump(names); }
+
+absl::StatusOr<std::vector<std::string>> NamesFromText(const std::string& text) {
+  return Parse<std::vector<std::string>>(text, [](const Json& json) { return json.get<std::vector<std::string>>(); });
+}
+
+std::string SizesToText(const std::vector<int64_t>& sizes) { return Dump(sizes); }
+
+absl::StatusOr<std::vector<int64_t>> SizesFromText(const std::string& text) {
+  return Parse<std::vector<int64_t>>(text, [](const Json& json) { return json.get<std::vector<int64_t>>(); });
+}
+
 std::string WorkersToText(const std::vector<core::WorkerWindow>& workers) {
   Json json = Json::array();
   for (const core::WorkerWindow& worker : workers) {

@@ -18,6 +18,13 @@ std::string ExponentsToText(const std::vector<int>& exponents);
 absl::StatusOr<std::vector<int>> ExponentsFromText(const std::string& text);
 
 std::string MembersToText(const std::vector<Incarnation>& members);
+absl::StatusOr<std::vector<Incarnation>> MembersFromText(const std::string& text);
+
+// The vectors of a layout.
+std::string NamesToText(const std::vector<std::string>& names);
+absl::StatusOr<std::vector<std::string>> NamesFromText(const std::string& text);
+std::string SizesToText(const std::vector<int64_t>& sizes);
+absl::StatusOr<std::vector<int64_t>> SizesFromText(const std::string& text);
 
 std::string WorkersToText(const std::vector<core::WorkerWindow>& workers);
 absl::StatusOr<std::vector<core::WorkerWindow>> WorkersFromText(const std::string& text);

@@ -3,8 +3,10 @@
 
 namespace accrue {
 
-// Raised when the tables change; in the store's user_version.
-inline constexpr int kSchemaVersion = 1;
+// Raised when the tables change, with a step in migrate.cc; in the store's user_version.
+//   2  jobs.paused (some stores of version 1 have it), ledger.detail, layouts, positions
+//   1  the first
+inline constexpr int kSchemaVersion = 2;
 // Tells the store from any other SQLite file ("accr").
 inline constexpr int kApplicationId = 0x61636372;
 
@@ -38,7 +40,15 @@ CREATE TABLE IF NOT EXISTS checkpoints(
 CREATE TABLE IF NOT EXISTS ledger(
   job TEXT NOT NULL, sequence INTEGER NOT NULL, unix_ns INTEGER NOT NULL, kind TEXT NOT NULL,
   timeline INTEGER NOT NULL, epoch INTEGER NOT NULL, window INTEGER NOT NULL, attempt INTEGER NOT NULL,
-  incarnation INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(job, sequence)) WITHOUT ROWID;
+  incarnation INTEGER NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, PRIMARY KEY(job, sequence))
+  WITHOUT ROWID;
+-- What the members of a job's present timeline hold; attempt: of the window on the way.
+CREATE TABLE IF NOT EXISTS positions(
+  job TEXT PRIMARY KEY, timeline INTEGER NOT NULL, window INTEGER NOT NULL, steps INTEGER NOT NULL,
+  digest TEXT NOT NULL, attempt INTEGER NOT NULL, exponents TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS layouts(
+  job TEXT PRIMARY KEY, numeric_class TEXT NOT NULL, tensors TEXT NOT NULL, tensor_elements TEXT NOT NULL,
+  buckets INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS file_hashes(
   path TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, modified_unix_ns INTEGER NOT NULL, xxh3_128 TEXT NOT NULL)
   WITHOUT ROWID;

@@ -11,6 +11,7 @@
 #include "absl/types/variant.h"
 #include "common/file_system.h"
 #include "common/status.h"
+#include "coordinator/journal/migrate.h"
 #include "coordinator/journal/records.h"
 #include "coordinator/journal/schema.h"
 #include "coordinator/journal/sqlite.h"
@@ -34,17 +35,37 @@ class EffectWriter {
   }
 
   absl::Status operator()(const core::PersistEpoch& e) {
+    // The core goes back to a checkpoint by itself; the next coordinator's timeline must be above that.
+    ACCRUE_RETURN_IF_ERROR(database_.Prepare("UPDATE jobs SET timeline = ?1 WHERE id = ?2 AND timeline < ?1")
+                               .Bind(e.timeline.value()).Bind(e.job).Run());
     return database_.Prepare("INSERT OR REPLACE INTO epochs VALUES(?, ?, ?, ?, ?)")
         .Bind(e.job).Bind(e.timeline.value()).Bind(e.epoch.value()).Bind(e.attempt.value())
         .Bind(MembersToText(e.members)).Run();
   }
 
+  absl::Status operator()(const core::PersistPosition& e) {
+    return database_.Prepare("INSERT OR REPLACE INTO positions VALUES(?, ?, ?, ?, ?, 0, ?)")
+        .Bind(e.job).Bind(e.timeline.value()).Bind(e.window.value()).Bind(e.steps).Bind(e.digest)
+        .Bind(ExponentsToText(e.exponents)).Run();
+  }
+
+  absl::Status operator()(const core::PersistLayout& e) {
+    return database_.Prepare("INSERT OR REPLACE INTO layouts VALUES(?, ?, ?, ?, ?)")
+        .Bind(e.job).Bind(e.layout.numeric_class).Bind(NamesToText(e.layout.tensors))
+        .Bind(SizesToText(e.layout.tensor_elements)).Bind(e.layout.buckets).Run();
+  }
+
   absl::Status operator()(const core::PersistExponents& e) {
+    ACCRUE_RETURN_IF_ERROR(database_.Prepare("UPDATE positions SET exponents = ? WHERE job = ?")
+                               .Bind(ExponentsToText(e.exponents)).Bind(e.job).Run());
     return database_.Prepare("INSERT OR REPLACE INTO exponents VALUES(?, ?)")
         .Bind(e.job).Bind(ExponentsToText(e.exponents)).Run();
   }
 
   absl::Status operator()(const core::PersistAttempt& e) {
+    ACCRUE_RETURN_IF_ERROR(
+        database_.Prepare("UPDATE positions SET attempt = ?, exponents = ? WHERE job = ? AND window = ?")
+            .Bind(e.attempt.value()).Bind(ExponentsToText(e.exponents)).Bind(e.job).Bind(e.window.value()).Run());
     return database_.Prepare("INSERT OR REPLACE INTO attempts VALUES(?, ?, ?, ?)")
         .Bind(e.job).Bind(e.window.value()).Bind(e.attempt.value()).Bind(ExponentsToText(e.exponents)).Run();
   }
@@ -80,11 +101,11 @@ class EffectWriter {
 
   absl::Status operator()(const core::PersistLedger& e) {
     return database_
-        .Prepare("INSERT INTO ledger SELECT ?1, COALESCE(MAX(sequence), 0) + 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9"
+        .Prepare("INSERT INTO ledger SELECT ?1, COALESCE(MAX(sequence), 0) + 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10"
                  " FROM ledger WHERE job = ?1")
         .Bind(e.job).Bind(now_unix_ns_).Bind(e.entry.kind).Bind(e.entry.timeline.value()).Bind(e.entry.epoch.value())
         .Bind(e.entry.window.value()).Bind(e.entry.attempt.value()).Bind(e.entry.incarnation.value())
-        .Bind(e.entry.reason).Run();
+        .Bind(e.entry.reason).Bind(e.entry.detail).Run();
   }
 
  private:
@@ -238,6 +259,33 @@ class SqliteJournal : public Journal {
     return std::make_optional(std::move(commit));
   }
 
+  absl::StatusOr<std::optional<core::LiveState>> Live(const JobId& job) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Statement row = database_->Prepare(
+        "SELECT p.timeline, p.window, p.steps, p.digest, p.attempt, p.exponents, e.epoch, e.members, l.numeric_class,"
+        " l.tensors, l.tensor_elements, l.buckets FROM jobs j"
+        " JOIN positions p ON p.job = j.id AND p.timeline = j.timeline"
+        " JOIN epochs e ON e.job = j.id AND e.timeline = j.timeline"
+        " JOIN layouts l ON l.job = j.id WHERE j.id = ? ORDER BY e.epoch DESC LIMIT 1");
+    ACCRUE_ASSIGN_OR_RETURN(const bool found, row.Bind(job).Step());
+    if (!found) return std::nullopt;
+    core::LiveState live;
+    live.timeline = Timeline(row.Integer(0));
+    live.window = Window(row.Integer(1));
+    live.steps = row.Integer(2);
+    live.digest = row.Text(3);
+    live.attempt = Attempt(row.Integer(4));
+    ACCRUE_ASSIGN_OR_RETURN(live.exponents, ExponentsFromText(row.Text(5)));
+    live.epoch = Epoch(row.Integer(6));
+    ACCRUE_ASSIGN_OR_RETURN(live.members, MembersFromText(row.Text(7)));
+    live.layout.numeric_class = row.Text(8);
+    ACCRUE_ASSIGN_OR_RETURN(live.layout.tensors, NamesFromText(row.Text(9)));
+    ACCRUE_ASSIGN_OR_RETURN(live.layout.tensor_elements, SizesFromText(row.Text(10)));
+    live.layout.buckets = row.Integer(11);
+    if (live.members.empty()) return std::nullopt;
+    return std::make_optional(std::move(live));
+  }
+
   absl::StatusOr<std::string> SupersededDigest(const JobId& job, Window window) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     Statement row = database_->Prepare(
@@ -275,7 +323,7 @@ class SqliteJournal : public Journal {
   absl::StatusOr<std::vector<LedgerRecord>> Ledger(const JobId& job, int64_t first_sequence, int64_t limit) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     Statement row = database_->Prepare(
-        "SELECT sequence, unix_ns, kind, timeline, epoch, window, attempt, incarnation, reason FROM ledger"
+        "SELECT sequence, unix_ns, kind, timeline, epoch, window, attempt, incarnation, reason, detail FROM ledger"
         " WHERE job = ? AND sequence >= ? ORDER BY sequence LIMIT ?");
     row.Bind(job).Bind(first_sequence).Bind(limit);
     std::vector<LedgerRecord> ledger;
@@ -284,7 +332,7 @@ class SqliteJournal : public Journal {
       if (!more) return ledger;
       ledger.push_back({row.Integer(0), row.Integer(1),
                         {row.Text(2), Timeline(row.Integer(3)), Epoch(row.Integer(4)), Window(row.Integer(5)),
-                         Attempt(row.Integer(6)), Incarnation(row.Integer(7)), row.Text(8)}});
+                         Attempt(row.Integer(6)), Incarnation(row.Integer(7)), row.Text(8), row.Text(9)}});
     }
   }
 
@@ -334,6 +382,7 @@ class SqliteJournal : public Journal {
 absl::StatusOr<std::unique_ptr<Database>> OpenChecked(const std::string& path, int64_t max_page_count) {
   const auto size_bytes = FileSystem::Real().SizeBytes(path);
   const bool fresh = !size_bytes.ok() || *size_bytes == 0;
+  int64_t version = 0;
   ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<Database> database, Database::Open(path));
   if (!fresh) {
     ACCRUE_RETURN_IF_ERROR(database->QuickCheck());
@@ -343,20 +392,16 @@ absl::StatusOr<std::unique_ptr<Database>> OpenChecked(const std::string& path, i
     if (identity.Integer(0) != kApplicationId) {
       return absl::DataLossError(absl::StrCat(path, " is not a journal of accrue"));
     }
-    if (identity.Integer(1) > kSchemaVersion) {
-      return absl::FailedPreconditionError(absl::StrCat(path, " was written by a newer accrued (layout ",
-                                                        identity.Integer(1), ", this one knows ", kSchemaVersion,
-                                                        "); use that one, or another --state folder"));
-    }
+    version = identity.Integer(1);
+    ACCRUE_RETURN_IF_ERROR(Annotate(CheckSchemaVersion(version), path));
   }
   ACCRUE_RETURN_IF_ERROR(database->Execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL"));
   if (max_page_count > 0) {
     ACCRUE_RETURN_IF_ERROR(database->Execute(absl::StrCat("PRAGMA max_page_count = ", max_page_count).c_str()));
   }
   ACCRUE_RETURN_IF_ERROR(database->Transact([&]() -> absl::Status {
-    ACCRUE_RETURN_IF_ERROR(database->Execute(kSchema));
-    return database->Execute(absl::StrCat("PRAGMA application_id = ", kApplicationId,
-                                          "; PRAGMA user_version = ", kSchemaVersion).c_str());
+    ACCRUE_RETURN_IF_ERROR(MigrateSchema(*database, version));
+    return database->Execute(absl::StrCat("PRAGMA application_id = ", kApplicationId).c_str());
   }));
   return database;
 }

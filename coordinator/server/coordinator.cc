@@ -174,8 +174,7 @@ void Coordinator::CheckDataOf(core::WorkerFailedJob& failed) {
 absl::Status Coordinator::Receive(Incarnation from, const v1::WorkerMessage& message) {
   ACCRUE_ASSIGN_OR_RETURN(core::Event event, EventFromProto(message, from));
   if (auto* const failed = std::get_if<core::WorkerFailedJob>(&event)) CheckDataOf(*failed);
-  std::vector<std::string> tensors(message.job_loaded().tensors().begin(), message.job_loaded().tensors().end());
-  return Enqueue([this, from, event = std::move(event), tensors = std::move(tensors)] {
+  return Enqueue([this, from, event = std::move(event)] {
     const auto worker = workers_.find(from);
     if (worker == workers_.end()) return;
     worker->second.last_heard_ns = clock_.SteadyNowNs();
@@ -185,13 +184,6 @@ absl::Status Coordinator::Receive(Incarnation from, const v1::WorkerMessage& mes
     if (const auto* failed = std::get_if<core::WorkerFailedJob>(&event)) {
       LogWarning("a worker cannot go on with a job", {{"worker", worker->second.name}, {"job", failed->key.job},
                                                       {"status", failed->status}, {"reason", failed->reason}});
-    }
-    if (const auto* loaded = std::get_if<core::JobLoaded>(&event)) {
-      JobRun* const run = FindRun(loaded->key.job);
-      if (run != nullptr && run->tensors.empty()) {
-        run->tensors = tensors;
-        for (int64_t elements : loaded->tensor_elements) run->parameters += elements;
-      }
     }
     Apply(event);
   });
@@ -247,6 +239,8 @@ void Coordinator::Execute(std::vector<core::Effect> effects) {
       if (const auto link = LinkOf(expel->worker)) link->Refuse(expel->reason, expel->rejoin);
     } else if (const auto* commit = std::get_if<core::PersistCommit>(&effect)) {
       OnCommit(*commit);
+    } else if (const auto* layout = std::get_if<core::PersistLayout>(&effect)) {
+      if (JobRun* const run = FindRun(layout->job)) run->SetLayout(layout->layout);
     } else if (const auto* evaluation = std::get_if<core::PersistEvaluation>(&effect)) {
       OnEvaluation(*evaluation);
     } else if (const auto* state = std::get_if<core::PersistState>(&effect)) {

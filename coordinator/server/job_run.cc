@@ -6,6 +6,12 @@
 
 namespace accrue {
 
+void JobRun::SetLayout(const core::Layout& layout) {
+  tensors = layout.tensors;
+  parameters = 0;
+  for (int64_t elements : layout.tensor_elements) parameters += elements;
+}
+
 v1::JobStatus StatusOf(const JobRun& run, const core::JobView* view) {
   v1::JobStatus status;
   status.set_job_id(run.record.id);

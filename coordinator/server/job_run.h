@@ -52,7 +52,7 @@ struct JobRun {
   bool in_core = false;                // else it was over before this coordinator started
   std::unique_ptr<Dataset> data;       // null once the job is over
   std::unique_ptr<WindowLog> log;      // null once the job is over
-  std::vector<std::string> tensors;    // of the layout, in order; from the first worker that loaded the job
+  std::vector<std::string> tensors;    // of the layout, in order; since there are members
   int64_t parameters = 0;
   std::string seal_communicator;       // the newest of each kind: the one before is dropped from the store
   std::string sync_communicator;
@@ -64,6 +64,8 @@ struct JobRun {
   // Why the job failed for the server's part (a full disk, say), and whether the journal has that already.
   std::string failure;
   bool failure_unrecorded = false;
+
+  void SetLayout(const core::Layout& layout);
 };
 
 // The status to show. `view` is the core's, null for a job that is not in it.

@@ -263,7 +263,7 @@ absl::StatusOr<core::Event> EventFromProto(const v1::WorkerMessage& message, Inc
                                                        m.tensor_elements_size(), " and ", m.tensors_size()));
       }
       return core::JobLoaded{from,          KeyFromProto(m.key()),   m.digest(), ToVector(m.tensor_elements()),
-                             m.buckets(), ToVector(m.exponents()), m.parameter_hash()};
+                             m.buckets(), ToVector(m.exponents()), m.parameter_hash(),     ToVector(m.tensors())};
     }
     case M::kUnitReports: {
       core::UnitsReported event{from, KeyFromProto(message.unit_reports().key()), message.unit_reports().probe(), {},

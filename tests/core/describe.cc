@@ -94,6 +94,14 @@ struct EffectText {
                         " loss ", std::bit_cast<uint64_t>(r.loss), " tokens ", r.tokens, " steps ", r.steps,
                         r.skipped ? " skipped" : "", " workers ", r.workers.size());
   }
+  std::string operator()(const PersistPosition& e) const {
+    return absl::StrCat("PersistPosition timeline ", e.timeline.value(), " window ", e.window.value(), " steps ",
+                        e.steps, " ", e.digest, " exponents ", absl::StrJoin(e.exponents, ","));
+  }
+  std::string operator()(const PersistLayout& e) const {
+    return absl::StrCat("PersistLayout ", e.layout.numeric_class, " ",
+                        absl::StrJoin(e.layout.tensor_elements, ","), " in ", e.layout.buckets);
+  }
   std::string operator()(const PersistEvaluation& e) const {
     return absl::StrCat("PersistEvaluation ", e.window.value(), " ", std::bit_cast<uint64_t>(e.loss), " ",
                         e.tokens);

@@ -137,6 +137,7 @@ TEST_F(JournalTest, Record_Ledger_SequenceHasNoGapsPerJob) {
     core::PersistLedger ledger{job, {}};
     ledger.entry.kind = "plan";
     ledger.entry.reason = job;
+    ledger.entry.detail = "{\"units\":3}";
     ledger.entry.incarnation = Incarnation(6);
     ASSERT_TRUE(journal->Record({ledger, core::GiveUpCommunicator{"c"}}, 42).ok());
   }
@@ -146,6 +147,7 @@ TEST_F(JournalTest, Record_Ledger_SequenceHasNoGapsPerJob) {
   EXPECT_EQ((*ledger)[1].sequence, 2);
   EXPECT_EQ((*ledger)[1].entry.kind, "plan");
   EXPECT_EQ((*ledger)[1].unix_ns, 42);
+  EXPECT_EQ((*ledger)[1].entry.detail, "{\"units\":3}");
   EXPECT_EQ(journal->Ledger("a", 2, 10)->size(), 1u);
   EXPECT_EQ(journal->Ledger("b", 0, 10)->front().sequence, 1);
   EXPECT_EQ(journal->HighestIncarnation()->value(), 6);
@@ -157,6 +159,83 @@ TEST_F(JournalTest, HighestIncarnation_CountsMembersOfEpochs) {
   ASSERT_TRUE(journal->Record({core::PersistEpoch{"j", Timeline(0), Epoch(1), Attempt(0),
                                                   {Incarnation(3), Incarnation(12)}}}, 1).ok());
   EXPECT_EQ(journal->HighestIncarnation()->value(), 12);
+}
+
+// The members of epoch 2 hold the state after three windows.
+core::PersistPosition MakePosition(int64_t window, int64_t timeline = 0) {
+  return {"j", Timeline(timeline), Window(window), window - 1, "digest-" + std::to_string(window), {4, -5}};
+}
+
+core::PersistEpoch MakeEpoch(int64_t epoch, std::vector<Incarnation> members, int64_t timeline = 0) {
+  return {"j", Timeline(timeline), Epoch(epoch), Attempt(0), std::move(members)};
+}
+
+class LiveTest : public JournalTest {
+ protected:
+  // One job whose members were fixed, on record.
+  void Start() {
+    journal_ = Open().journal;
+    ASSERT_TRUE(journal_->AddJob(MakeJob("j")).ok());
+    EXPECT_EQ(Live(), std::nullopt);
+    Record({core::PersistLayout{"j", layout_}, MakePosition(3), MakeEpoch(1, {Incarnation(1)})});
+    Record({MakeEpoch(2, {Incarnation(1), Incarnation(4)})});
+  }
+  void Record(std::vector<core::Effect> effects) { ASSERT_TRUE(journal_->Record(effects, 1).ok()); }
+  // As the next coordinator finds it.
+  std::optional<core::LiveState> Live() {
+    journal_.reset();
+    journal_ = Open().journal;
+    const auto live = journal_->Live("j");
+    EXPECT_TRUE(live.ok()) << live.status();
+    return live.ok() ? *live : std::nullopt;
+  }
+  const core::Layout layout_{"avx512", {"wte", "h.0"}, {60, 40}, 3};
+  std::unique_ptr<Journal> journal_;
+};
+
+TEST_F(LiveTest, Live_MembersHoldAState_IsWhole) {
+  Start();
+  const auto live = Live();
+  ASSERT_TRUE(live.has_value());
+  EXPECT_EQ(live->layout, layout_);
+  EXPECT_EQ(live->timeline, Timeline(0));
+  EXPECT_EQ(live->window, Window(3));
+  EXPECT_EQ(live->steps, 2);
+  EXPECT_EQ(live->digest, "digest-3");
+  EXPECT_EQ(live->epoch, Epoch(2));
+  EXPECT_EQ(live->attempt, Attempt(0));
+  EXPECT_THAT(live->exponents, ElementsAre(4, -5));
+  EXPECT_THAT(live->members, ElementsAre(Incarnation(1), Incarnation(4)));
+}
+
+TEST_F(LiveTest, Live_AttemptOfTheWindowOnTheWay_ComesWithItsExponents) {
+  Start();
+  Record({core::PersistAttempt{"j", Window(3), Attempt(2), {7, 8}}});
+  EXPECT_EQ(Live()->attempt, Attempt(2));
+  EXPECT_THAT(Live()->exponents, ElementsAre(7, 8));
+  Record({MakePosition(4)});  // the next window begins anew
+  EXPECT_EQ(Live()->attempt, Attempt(0));
+  EXPECT_THAT(Live()->exponents, ElementsAre(4, -5));
+  Record({core::PersistExponents{"j", {1, 2}}});
+  EXPECT_THAT(Live()->exponents, ElementsAre(1, 2));
+}
+
+TEST_F(LiveTest, Live_WentBackToACheckpoint_NobodyUntilThereAreMembersAgain) {
+  Start();
+  Record({MakeEpoch(3, {}, 1)});
+  EXPECT_EQ(Live(), std::nullopt);
+  EXPECT_EQ(journal_->Jobs()->front().timeline, Timeline(1));
+  // A window that is on record is computed again: what the members hold lies before the newest commit.
+  Record({MakeCommit("j", 8), MakePosition(1, 1), MakeEpoch(4, {Incarnation(9)}, 1)});
+  EXPECT_EQ(Live()->window, Window(1));
+  EXPECT_EQ(Live()->timeline, Timeline(1));
+  EXPECT_THAT(Live()->members, ElementsAre(Incarnation(9)));
+}
+
+TEST_F(LiveTest, Live_EveryMemberGone_Nobody) {
+  Start();
+  Record({MakeEpoch(3, {})});
+  EXPECT_EQ(Live(), std::nullopt);
 }
 
 TEST_F(JournalTest, Record_State_ChangesTheJob) {
