@@ -23,6 +23,8 @@ const char* StateName(const Worker& worker) {
       return "member";
     case Role::kDraining:
       return "leaving";
+    case Role::kResumed:
+      return "resuming";
   }
   return "";
 }
@@ -69,6 +71,8 @@ Core::~Core() = default;
 std::vector<Effect> Core::Apply(const Event& event, int64_t now_ns) {
   return state_->machine.Apply(event, now_ns);
 }
+
+std::string Core::WhyNotAwaited(Incarnation incarnation) const { return state_->machine.WhyNotAwaited(incarnation); }
 
 Incarnation Core::NextIncarnation() { return state_->machine.NextIncarnation(); }
 

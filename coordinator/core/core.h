@@ -28,6 +28,7 @@ namespace accrue::core {
 struct CoreOptions {
   Term term;
   int64_t dead_after_ns = 3'000'000'000;  // silence after which a worker is given up
+  int64_t reconnect_ns = 3'000'000'000;   // for members that outlived the last coordinator to come back
   int64_t first_incarnation = 1;
   // A job that has workers.min loaded waits this long without news for more of them, and at most ten times as
   // long for workers that are still loading.
@@ -76,6 +77,10 @@ class Core {
   ~Core();
 
   std::vector<Effect> Apply(const Event& event, int64_t now_ns);
+
+  // "" if WorkerJoined{resumed} of this incarnation of a former term is awaited; else why it must come back as a new
+  // one.
+  std::string WhyNotAwaited(Incarnation incarnation) const;
 
   // For the server to hand out before WorkerJoined; never repeats within a term.
   Incarnation NextIncarnation();

@@ -37,6 +37,7 @@ void Machine::OnJobSubmitted(const JobSubmitted& event) {
     EndJob(job, JobState::kSucceeded, absl::StrCat("window ", job.committed, " was already reached"));
     return;
   }
+  if (job.origin.live) BeginRestoring(job);
   match_idle_ = true;
   touched_.insert(&job);
 }
@@ -127,6 +128,7 @@ void Machine::EndJob(Job& job, JobState state, const std::string& reason) {
   job.checkpoint.reset();
   job.writing.clear();
   job.cancel.reset();
+  job.restoring.reset();
   job.going_back = false;
 }
 
@@ -136,6 +138,9 @@ void Machine::OnTick() {
   last_tick_ns_ = now_ns_;
   if (asleep_ns > options_.dead_after_ns / 2) {
     for (auto& [incarnation, worker] : workers_) worker.last_seen_ns += asleep_ns;
+    for (const auto& job : jobs_) {
+      if (job->restoring) job->restoring->deadline_ns += asleep_ns;
+    }
   }
   std::vector<Incarnation> silent;
   for (const auto& [incarnation, worker] : workers_) {

@@ -28,6 +28,24 @@ std::vector<UnitRange> Leases::Grant(Incarnation worker, int64_t count) {
   return ranges;
 }
 
+void Leases::GrantUnit(Incarnation worker, int64_t unit) {
+  Unit& entry = units_[static_cast<size_t>(unit)];
+  ACCRUE_CHECK(worker != Incarnation() && entry.holder == Incarnation() && !entry.done);
+  entry.holder = worker;
+  --free_;
+  ++shares_[worker].leased;
+}
+
+void Leases::CountFreeAsDone() {
+  for (Unit& unit : units_) {
+    if (unit.holder != Incarnation() || unit.done) continue;
+    unit.done = true;
+    ++orphans_;
+    ++done_;
+    --free_;
+  }
+}
+
 void Leases::MarkDone(int64_t unit) {
   Unit& entry = units_[static_cast<size_t>(unit)];
   ACCRUE_CHECK(entry.holder != Incarnation() && !entry.done);

@@ -2,7 +2,7 @@
 //
 // Invariants:
 //  1. A unit is free, or leased to one worker. A done unit is leased, unless its holder's work outlived it
-//     (RevokeUnfinished).
+//     (RevokeUnfinished, CountFreeAsDone).
 //  2. All counts are what counting the units would give.
 #pragma once
 
@@ -31,6 +31,11 @@ class Leases {
 
   // Leases the `count` lowest free units; returns them as ranges. Requires that many.
   std::vector<UnitRange> Grant(Incarnation worker, int64_t count);
+
+  // Leases this one. Requires that it is free.
+  void GrantUnit(Incarnation worker, int64_t unit);
+  // What is free was done by workers that are gone.
+  void CountFreeAsDone();
 
   bool Holds(Incarnation worker, int64_t unit) const {
     return unit >= 0 && unit < size() && units_[static_cast<size_t>(unit)].holder == worker;

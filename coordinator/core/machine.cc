@@ -73,7 +73,7 @@ std::vector<Effect> Machine::Apply(const Event& event, int64_t now_ns) {
                  [&](const WindowComputed& e) { OnWindowComputed(e); },
                  [&](const WorkerStepped& e) { OnWorkerStepped(e); },
                  [&](const ReduceFailed& e) { OnReduceFailed(e); },
-                 [&](const WorkerHolds&) { Drop("nothing is awaited"); },
+                 [&](const WorkerHolds& e) { OnWorkerHolds(e); },
                  [&](const UnitsReturned&) { Drop("nothing was recalled"); },
                  [&](const CommunicatorPrepared&) { Drop("nothing is prepared"); },
                  [&](const EvaluationReported& e) { OnEvaluationReported(e); },
@@ -109,6 +109,7 @@ void Machine::Advance(Job& job) {
 
 // One thing that has become possible; false when there is none.
 bool Machine::AdvanceOnce(Job& job) {
+  if (job.restoring) return FinishRestoring(job);
   if (FinishShards(job)) return true;
   if (job.current && job.current->sealed) return FinishAbort(job) || TryCommit(job);
   // Below, the members' state is that of `committed`: no update is on the way.
@@ -132,6 +133,7 @@ void Machine::CheckInvariants(const Job& job) const {
   ACCRUE_CHECK(!job.next || (job.current && job.next->number == job.committed + 1));
   ACCRUE_CHECK(!job.next || !job.next->sealed);
   ACCRUE_CHECK(!job.sync || !job.current || !job.current->sealed);
+  ACCRUE_CHECK(!job.restoring || job.members.empty());
   ACCRUE_CHECK(!job.members.empty() || (!job.current && !job.next && !job.sync && !job.final_evaluation));
   if (options_.check_thoroughly) {
     for (const std::optional<WindowRun>* run : {&job.current, &job.next}) {

@@ -5,7 +5,7 @@
 // came in.
 //
 // One file an idea: jobs.cc, members.cc, joining.cc, planning.cc, reports.cc, seal.cc, commit.cc,
-// recovery.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
+// recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
 #pragma once
 
 #include <cstdint>
@@ -32,6 +32,7 @@ enum class Role {
   kSynced,    // holds it, while others of the same sync are not done
   kMember,    // of the epoch: computes, reduces, steps
   kDraining,  // leaves; a checkpoint shard of its is still being written
+  kResumed,   // outlived the last coordinator; says what it holds
 };
 
 // Not the predecessor of any window.
@@ -82,6 +83,14 @@ struct Checkpoint {
   std::string digest;
   std::vector<int> exponents;
   bool finishing = false;  // FinishCheckpoint is on the way
+};
+
+// After a coordinator's restart, until it is decided what the job goes on from (StartPoint::live has what the journal
+// knows).
+struct Restoring {
+  int64_t deadline_ns = 0;
+  std::set<Incarnation> awaited;                // members that have not come back
+  std::map<Incarnation, WorkerHolds> holdings;  // of those that have
 };
 
 inline constexpr int64_t kNobodyLeaves = INT64_MAX;
@@ -139,6 +148,7 @@ struct Job {
   bool checkpoint_owed = false;  // one was lost: the next seal orders it
   int failed_checkpoints = 0;    // in a row
   bool pause_requested = false;
+  std::optional<Restoring> restoring;  // then there are no members
   bool going_back = false;             // no holder of the state is left; restarts from `origin`
   std::optional<JobCancelled> cancel;  // accepted, waits for its checkpoint
 
@@ -154,6 +164,8 @@ class Machine {
   explicit Machine(const CoreOptions& options);
 
   std::vector<Effect> Apply(const Event& event, int64_t now_ns);
+  // "" if a job awaits this incarnation of a former term; else the reason for it to come back as a new one.
+  std::string WhyNotAwaited(Incarnation incarnation) const;
   Incarnation NextIncarnation() { return Incarnation(next_incarnation_++); }
 
   JobView View(const Job& job) const;
@@ -252,6 +264,8 @@ class Machine {
   void OnWindowComputed(const WindowComputed& event);
   WindowRun* FindRun(Job& job, const Key& key);
   std::string CheckReport(const Job& job, const UnitReport& report, int64_t units) const;
+  // A unit that the worker holds a lease of is done.
+  void CountUnit(const Job& job, WindowRun& run, Worker& worker, const UnitReport& report);
 
   // ---- seal.cc ----
   bool TrySeal(Job& job);
@@ -278,6 +292,21 @@ class Machine {
   void GoBack(Job& job, const std::string& reason);
   bool Restart(Job& job);
   void ExpelMostAccused(Job& job);
+
+  // ---- restore.cc ----
+  using Holders = std::vector<const WorkerHolds*>;
+  void BeginRestoring(Job& job);
+  void TakeUpLiveState(Job& job);
+  void OnWorkerResumed(const WorkerJoined& event);
+  void OnWorkerHolds(const WorkerHolds& event);
+  std::string WhyUnusable(const Job& job, const WorkerHolds& holds) const;
+  std::string WhyStepUnusable(const Job& job, const WorkerHolds& holds) const;
+  bool FinishRestoring(Job& job);
+  void AdoptWindow(Job& job, Holders level);
+  void AdoptStep(Job& job, Holders ahead, const Holders& level);
+  WindowRun AdoptUnits(Job& job, int64_t number, Attempt attempt, int64_t steps, Holders& holders);
+  void AdoptEvaluation(Job& job, std::optional<Evaluation>& evaluation, const Holders& holders);
+  void MakeMembers(Job& job, const Holders& holders, int64_t window);
 
   // ---- evaluation.cc ----
   void OnEvaluationReported(const EvaluationReported& event);

@@ -9,6 +9,7 @@
 namespace accrue::core {
 
 void Machine::OnWorkerJoined(const WorkerJoined& event) {
+  if (event.resumed) return OnWorkerResumed(event);
   ACCRUE_CHECK(event.incarnation.value() > 0 && event.incarnation.value() < next_incarnation_);
   ACCRUE_CHECK(workers_.count(event.incarnation) == 0);
   Worker& worker = workers_[event.incarnation];
@@ -37,6 +38,7 @@ void Machine::OnWorkerLeaving(const WorkerLeaving& event) {
   Job* job = MutableJob(worker->job);
   if (job == nullptr) return;
   Record(*job, "worker", absl::StrCat(NameOf(event.from), " leaves: ", event.reason), event.from);
+  if (worker->role == Role::kResumed) return;  // with the others, once they are members again
   if (worker->role != Role::kMember) {
     ReleaseWorker(*job, event.from, event.reason, false);
     return;
@@ -65,7 +67,7 @@ void Machine::OnWorkerFailedJob(const WorkerFailedJob& event) {
 void Machine::MatchIdleWorkers() {
   for (const auto& job : jobs_) {
     if (idle_.empty()) return;
-    if (job->Terminal() || job->cancel || job->going_back) continue;
+    if (job->Terminal() || job->cancel || job->going_back || job->restoring) continue;
     if (!job->members.empty() && job->committed >= job->EndWindow()) continue;
     const std::set<Incarnation> candidates = idle_;
     for (Incarnation incarnation : candidates) {

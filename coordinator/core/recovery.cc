@@ -184,7 +184,7 @@ void Machine::GoBack(Job& job, const std::string& reason) {
 bool Machine::Restart(Job& job) {
   if (job.checkpoint) return false;
   job.going_back = false;
-  job.timeline = job.timeline.Next();
+  job.timeline = std::max(job.timeline.Next(), job.origin.timeline);
   job.epoch = job.epoch.Next();
   const int64_t lost = job.committed - job.origin.window.value();
   job.committed = job.origin.window.value();

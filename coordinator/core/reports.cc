@@ -66,18 +66,21 @@ void Machine::OnUnitsReported(const UnitsReported& event) {
       Drop("unit is reported twice");
       continue;
     }
-    run->Take(report);
-    if (!job.config.exact) {
-      // Their order within the sums is not fixed, so they prove nothing.
-      run->reports[static_cast<size_t>(report.unit)].bucket_checksums.clear();
-      run->reports[static_cast<size_t>(report.unit)].max_exponents.clear();
-    }
+    CountUnit(job, *run, worker, report);
     CompareWithLost(job, *run, event.from, report.unit);
-    if (report.compute_ns <= 0) continue;
-    const auto time_ns = static_cast<double>(report.compute_ns);
-    worker.unit_ns =
-        worker.unit_ns == 0 ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
   }
+}
+
+void Machine::CountUnit(const Job& job, WindowRun& run, Worker& worker, const UnitReport& report) {
+  run.Take(report);
+  if (!job.config.exact) {
+    // Their order within the sums is not fixed, so they prove nothing.
+    run.reports[static_cast<size_t>(report.unit)].bucket_checksums.clear();
+    run.reports[static_cast<size_t>(report.unit)].max_exponents.clear();
+  }
+  if (report.compute_ns <= 0) return;
+  const auto time_ns = static_cast<double>(report.compute_ns);
+  worker.unit_ns = worker.unit_ns == 0 ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
 }
 
 void Machine::OnProbeReported(Job& job, const UnitsReported& event) {

@@ -111,6 +111,8 @@ void Machine::SealWindow(Job& job, Totals totals) {
   seal.members = job.members;
   seal.communicator = job.communicator;
   seal.valid_tokens = totals.valid_tokens;
+  seal.loss_sum = totals.loss_sum;
+  seal.vanished_elements = totals.vanished_elements;
   seal.bucket_checksums = totals.bucket_checksums;
   seal.next_exponents = sealed.next_exponents;
   seal.loss_sum = totals.loss_sum;

@@ -63,6 +63,10 @@ int main(int argc, char** argv) {
                  "Seconds of silence after which a worker is given up")
       ->capture_default_str()
       ->check(CLI::Range(0.5, 3600.0));
+  app.add_option("--reconnect-timeout", server_options.reconnect_timeout_seconds,
+                 "Seconds after a restart for which the workers of unfinished jobs are awaited; 0: as --worker-timeout")
+      ->capture_default_str()
+      ->check(CLI::Range(0.0, 3600.0));
   app.add_option("--ready-file", ready_file, "Written, as JSON with addresses and process id, once serving");
   if (const std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
 

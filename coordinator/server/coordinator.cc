@@ -61,15 +61,18 @@ absl::Status Coordinator::Start() {
 }
 
 void Coordinator::Stop(const std::string& reason) {
-  Enqueue([this, reason] {
-    shutting_down_ = changed_ = true;
-    for (auto& [incarnation, worker] : workers_) worker.link->Refuse(reason, /*rejoin=*/true);
-    for (const auto& run : runs_) {
-      if (run->log != nullptr) run->log->Sync().IgnoreError();
-    }
-  }, /*must=*/true).IgnoreError();
   {
     const std::lock_guard<std::mutex> lock(mutex_);
+    // The last task: that streams end now is no worker's death, and must not get on record as one.
+    if (!stopping_) {
+      queue_.push_back([this, reason] {
+        shutting_down_ = changed_ = true;
+        for (auto& [incarnation, worker] : workers_) worker.link->Close(reason);
+        for (const auto& run : runs_) {
+          if (run->log != nullptr) run->log->Sync().IgnoreError();
+        }
+      });
+    }
     stopping_ = true;
   }
   wake_.notify_all();
@@ -82,7 +85,7 @@ void Coordinator::Stop(const std::string& reason) {
 absl::Status Coordinator::Enqueue(Task task, bool must) {
   {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (ended_) return absl::UnavailableError("the coordinator is shutting down");
+    if (stopping_) return absl::UnavailableError("the coordinator is shutting down");
     if (queue_.size() >= kMaxQueuedTasks && !must) {
       return absl::ResourceExhaustedError(absl::StrCat("more than ", kMaxQueuedTasks, " events wait for the coordinator"));
     }
@@ -107,7 +110,6 @@ void Coordinator::Loop() {
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait_for(lock, std::chrono::nanoseconds(kTickNs), [this] { return stopping_ || !queue_.empty(); });
       if (stopping_ && queue_.empty()) {
-        ended_ = true;
         break;
       }
       batch.swap(queue_);
@@ -141,7 +143,15 @@ void Coordinator::Tick() {
 void Coordinator::Join(const v1::Hello& hello, std::shared_ptr<WorkerLink> link,
                        std::function<void(Incarnation)> joined) {
   const absl::Status status = Enqueue([this, hello, link, joined = std::move(joined)] {
-    const Incarnation incarnation = core_.NextIncarnation();
+    const bool resumes = hello.incarnation() != 0;
+    const Incarnation former(hello.incarnation());
+    // Before anything is kept of it: the incarnation that it names may be here, on a stream of its own.
+    const std::string refusal = resumes ? core_.WhyNotAwaited(former) : "";
+    if (!refusal.empty()) {
+      LogInfo("worker must rejoin", {{"worker", hello.name()}, {"incarnation", former}, {"reason", refusal}});
+      return link->Refuse(refusal, /*rejoin=*/true);
+    }
+    const Incarnation incarnation = resumes ? former : core_.NextIncarnation();
     workers_[incarnation] = {link, hello.name(), clock_.SteadyNowNs()};
     changed_ = true;
     joined(incarnation);
@@ -149,12 +159,13 @@ void Coordinator::Join(const v1::Hello& hello, std::shared_ptr<WorkerLink> link,
     welcome.mutable_welcome()->set_term(options_.core.term.value());
     welcome.mutable_welcome()->set_incarnation(incarnation.value());
     welcome.mutable_welcome()->set_heartbeat_interval_ms(kHeartbeatIntervalMs);
+    welcome.mutable_welcome()->set_resumed(resumes);
     link->Send(std::move(welcome));
-    LogInfo("worker joined", {{"worker", hello.name()}, {"incarnation", incarnation}, {"backend", hello.backend()},
+    LogInfo(resumes ? "worker is back" : "worker joined", {{"worker", hello.name()}, {"incarnation", incarnation}, {"backend", hello.backend()},
                               {"threads", hello.threads()}, {"numeric_class", hello.numeric_class()}});
     Apply(JoinFromProto(hello, incarnation));
   });
-  if (!status.ok()) link->Refuse(std::string(status.message()), /*rejoin=*/true);
+  if (!status.ok()) link->Close(std::string(status.message()));  // what it holds, it may keep
 }
 
 // A worker whose data differ is refused, and others may do; but where the coordinator's own copy has changed since

@@ -52,15 +52,19 @@ class Coordinator {
   Coordinator(const CoordinatorOptions& options, Journal& journal, RendezvousStore& rendezvous, Metrics& metrics);
   ~Coordinator();
 
-  // Takes up the journal's unfinished jobs, each from its newest good checkpoint, and starts the loop.
+  // Takes up the journal's unfinished jobs, each from what its members still hold, else from its newest good checkpoint,
+  // and starts the loop.
   absl::Status Start();
-  // Says so to workers and watchers, and ends the loop once what is queued is done. Jobs stay as they are in the journal.
+  // Ends workers' streams and the loop, once what is queued is done. Jobs stay as they are in the journal, and workers
+  // may come back to the next coordinator with what they hold.
   void Stop(const std::string& reason);
 
   // ---- from workers' streams ----
-  // A new life. `joined` is called on the loop, before anything is sent to the link but Welcome.
+  // A new life, or one of a former term that a job awaits; else refused. `joined` is called on the loop, before anything
+  // is sent to the link but Welcome.
   void Join(const v1::Hello& hello, std::shared_ptr<WorkerLink> link, std::function<void(Incarnation)> joined);
-  // INVALID_ARGUMENT for a message that makes no sense, RESOURCE_EXHAUSTED when too many events wait: end the stream.
+  // INVALID_ARGUMENT for a message that makes no sense, RESOURCE_EXHAUSTED when too many events wait: end the
+  // stream. UNAVAILABLE when the coordinator is stopping: end it without a refusal.
   absl::Status Receive(Incarnation from, const v1::WorkerMessage& message);
   void Left(Incarnation from, const std::string& reason);
 
@@ -86,9 +90,9 @@ class Coordinator {
   void CheckDataOf(core::WorkerFailedJob& failed);
 
   // ---- the queue: any thread ----
-  // RESOURCE_EXHAUSTED beyond the limit, unless it must be; UNAVAILABLE once the loop has ended.
+  // RESOURCE_EXHAUSTED beyond the limit, unless it must be; UNAVAILABLE once it is to stop.
   absl::Status Enqueue(Task task, bool must = false);
-  // Runs the task on the loop and waits for it. UNAVAILABLE once the loop has ended.
+  // Runs the task on the loop and waits for it. UNAVAILABLE once it is to stop.
   absl::Status RunOnLoop(const std::function<absl::Status()>& task);
 
   // ---- everything below runs on the loop, or before it starts ----
@@ -145,7 +149,6 @@ class Coordinator {
   std::condition_variable wake_;
   std::deque<Task> queue_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  bool ended_ ABSL_GUARDED_BY(mutex_) = false;
   bool shutting_down_ = false;  // for the snapshot
 
   std::mutex submit_mutex_;  // one submission at a time touches output folders

@@ -109,15 +109,17 @@ absl::Status Coordinator::TakeUpJob(JobRun& run) {
   ACCRUE_ASSIGN_OR_RETURN(const core::StartPoint start, StartAgain(run, warnings));
   for (const std::string& warning : warnings) LogWarning("job taken up", {{"job", run.record.id}, {"warning", warning}});
   LogInfo("job taken up", {{"job", run.record.id}, {"first_window", start.window},
-                           {"recorded_windows", start.recorded.size()}});
+                           {"recorded_windows", start.recorded.size()},
+                           {"awaited_members", start.live.has_value() ? start.live->members.size() : size_t{0}}});
   run.in_core = true;
   Apply(core::JobSubmitted{ConfigOf(*run.resolved, run.record.until_window), start});
   if (run.record.paused) Apply(core::JobPaused{run.record.id});
   return absl::OkStatus();
 }
 
-// From the newest good checkpoint, on a new timeline. Windows that are committed beyond it are computed again and must
-// come out the same; where that is not promised, they are taken back.
+// From the state that members held when the last coordinator ended, if they come back. Else from the newest good
+// checkpoint, on a new timeline: windows that are committed beyond it are computed again and must come out the same;
+// where that is not promised, they are taken back.
 absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vector<std::string>& warnings) {
   const JobId& id = run.record.id;
   ACCRUE_RETURN_IF_ERROR(file_system_.CreateDirectories(CheckpointRoot(*run.resolved)));
@@ -125,9 +127,11 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
   core::StartPoint& start = folder.start;
   warnings.insert(warnings.end(), folder.warnings.begin(), folder.warnings.end());
   start.timeline = std::max(start.timeline, run.record.timeline.Next());
+  ACCRUE_ASSIGN_OR_RETURN(start.live, journal_.Live(id));
+  if (start.live.has_value() && start.live->window < start.window) start.live.reset();
   ACCRUE_ASSIGN_OR_RETURN(const std::vector<CommitRecord> commits, journal_.Commits(id, Window(0), kAll));
   int64_t next = start.window.value();
-  if (run.resolved->spec().accumulation().mode() != "fast") {
+  if (start.live.has_value() || run.resolved->spec().accumulation().mode() != "fast") {
     for (const CommitRecord& commit : commits) {
       const int64_t window = commit.window.window.value();
       if (window < start.window.value()) continue;
@@ -139,8 +143,12 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
   for (const EvaluationRecord& evaluation : evaluations) {
     if (evaluation.window.value() <= next) start.evaluated[evaluation.window.value()] = evaluation.loss;
   }
-  ACCRUE_RETURN_IF_ERROR(journal_.StartTimeline(id, start.timeline, Window(next)));
-  run.record.timeline = start.timeline;
+  if (start.live.has_value()) {
+    run.SetLayout(start.live->layout);
+  } else {
+    ACCRUE_RETURN_IF_ERROR(journal_.StartTimeline(id, start.timeline, Window(next)));
+    run.record.timeline = start.timeline;
+  }
   ACCRUE_ASSIGN_OR_RETURN(run.log, WindowLog::Open(file_system_, run.resolved->output_directory(), Window(next), commits,
                                                    warnings));
   run.before = run.log->last();

@@ -179,6 +179,9 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& given
   coordinator_options.clock = options.clock;
   coordinator_options.file_system = options.file_system;
   coordinator_options.core.dead_after_ns = static_cast<int64_t>(options.worker_timeout_seconds * 1e9);
+  const double reconnect_seconds =
+      options.reconnect_timeout_seconds > 0 ? options.reconnect_timeout_seconds : options.worker_timeout_seconds;
+  coordinator_options.core.reconnect_ns = static_cast<int64_t>(reconnect_seconds * 1e9);
   ACCRUE_RETURN_IF_ERROR(state.OpenJournal(options, coordinator_options.core));
   state.coordinator =
       std::make_unique<Coordinator>(coordinator_options, *state.journal, state.rendezvous, state.metrics);
@@ -199,7 +202,7 @@ Server::~Server() {
   if (state_->coordinator != nullptr) state_->coordinator->Stop("the coordinator is shutting down");
   if (state_->grpc != nullptr) {
     state_->grpc->GetHealthCheckService()->SetServingStatus(false);
-    // Streams have been told to end; those whose other side does not listen are cut.
+    // Streams have been ended; those whose other side does not listen are cut.
     state_->grpc->Shutdown(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(kShutdownGraceMs, GPR_TIMESPAN)));
     state_->grpc->Wait();
   }

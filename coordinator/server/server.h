@@ -19,6 +19,8 @@ struct ServerOptions {
   std::string state_directory;
   std::vector<std::string> data_roots;
   double worker_timeout_seconds = 3;  // silence after which a worker is given up
+  // How long a job's members are awaited after a restart before it goes on without them; 0: worker_timeout_seconds.
+  double reconnect_timeout_seconds = 0;
   int64_t journal_max_page_count = 0;  // 0: no limit
   const Clock* clock = &Clock::Real();
   FileSystem* file_system = &FileSystem::Real();
@@ -29,7 +31,7 @@ class Server {
   // Serving when it returns. FAILED_PRECONDITION: an address that needs TLS, or a state folder in use; UNAVAILABLE: a
   // port in use, by its number; INVALID_ARGUMENT; the codes of OpenSqliteJournal.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerOptions& given);
-  // Tells workers and watchers, then ends.
+  // Ends the streams of workers and watchers, then itself.
   ~Server();
 
   // "127.0.0.1:PORT"; empty without HTTP.

@@ -16,6 +16,9 @@ class WorkerLink {
   virtual void Send(v1::CoordinatorMessage message) = 0;
   // Sends Refused after what is queued, and ends the stream. Later calls have no effect.
   virtual void Refuse(const std::string& reason, bool rejoin) = 0;
+  // Ends the stream after what is queued, without a refusal: the worker may come back to the next coordinator as the
+  // incarnation that it is. Later calls have no effect.
+  virtual void Close(const std::string& reason) = 0;
 };
 
 }  // namespace accrue

@@ -61,6 +61,15 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
     Continue();
   }
 
+  void Close(const std::string& reason) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (ending_) return;
+    ending_ = true;
+    reason_ = reason;
+    end_status_ = grpc::Status(grpc::StatusCode::UNAVAILABLE, reason);
+    Continue();
+  }
+
  private:
   WorkerSession(Coordinator& coordinator, std::string peer) : coordinator_(coordinator), peer_(std::move(peer)) {}
 
@@ -72,6 +81,7 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
       return OnHello();
     }
     if (const absl::Status status = coordinator_.Receive(incarnation_, incoming_); !status.ok()) {
+      if (absl::IsUnavailable(status)) return Close(std::string(status.message()));
       LogWarning("a worker's message is refused", {{"peer", peer_}, {"incarnation", incarnation_}, {"error", status}});
       return Refuse(std::string(status.message()), /*rejoin=*/true);
     }
@@ -154,7 +164,7 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
       StartWrite(&outgoing_.front());
     } else if (ending_) {
       finished_ = true;
-      Finish(grpc::Status::OK);
+      Finish(end_status_);
     }
   }
 
@@ -173,6 +183,7 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;    // nothing more is taken; what is queued is sent
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish is called
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
+  grpc::Status end_status_ ABSL_GUARDED_BY(mutex_);
   std::string reason_ ABSL_GUARDED_BY(mutex_) = "the worker closed its stream";
 };
 

@@ -32,13 +32,20 @@ FakeWorker::FakeWorker(FakeWorkerOptions options) : options_(std::move(options))
   hello.mutable_hello()->set_backend("cpu");
   hello.mutable_hello()->set_threads(1);
   hello.mutable_hello()->set_process_id(4711);
+  hello.mutable_hello()->set_incarnation(options_.resume.incarnation);
   Send(hello);
   reader_ = std::thread([this] { Read(); });
 }
 
 FakeWorker::~FakeWorker() {
   Kill();
-  reader_.join();
+  if (reader_.joinable()) reader_.join();
+}
+
+FakeWorkerLife FakeWorker::Outlive() {
+  Kill();
+  if (reader_.joinable()) reader_.join();
+  return {incarnation_, tokens_per_unit_, Holds()};
 }
 
 void FakeWorker::Kill() { stream_->context.TryCancel(); }
@@ -96,6 +103,8 @@ void FakeWorker::Answer(const v1::CoordinatorMessage& message) {
   using M = v1::CoordinatorMessage;
   v1::WorkerMessage reply;
   switch (message.message_case()) {
+    case M::kWelcome:
+      return OnWelcome(message.welcome());
     case M::kAssignJob:
       return OnAssign(message.assign_job());
     case M::kProbe: {
@@ -117,6 +126,8 @@ void FakeWorker::Answer(const v1::CoordinatorMessage& message) {
     case M::kSeal:
       return OnSeal(message.seal());
     case M::kCommit:
+      step_.reset();
+      if (message.commit().key().window() < committed_) return;  // told once more after a restart
       committed_ = message.commit().key().window() + 1;
       attempt_ = 0;
       units_.clear();
@@ -159,7 +170,59 @@ void FakeWorker::OnAssign(const v1::AssignJob& assign) {
   Send(reply);
 }
 
+void FakeWorker::OnWelcome(const v1::Welcome& welcome) {
+  incarnation_ = welcome.incarnation();
+  if (!welcome.resumed()) return;
+  tokens_per_unit_ = options_.resume.tokens_per_unit;
+  const v1::Holding& holding = options_.resume.holding;
+  committed_ = holding.has_stepped() ? holding.stepped().key().window() : holding.key().window();
+  attempt_ = holding.key().attempt();
+  key_ = holding.key();
+  for (const v1::UnitReport& report : holding.reports()) {
+    v1::UnitRange& unit = units_.emplace_back();
+    unit.set_first(report.unit());
+    unit.set_count(1);
+  }
+  if (holding.has_stepped()) step_ = holding;
+  v1::WorkerMessage reply;
+  *reply.mutable_holding() = holding;
+  Send(reply);
+}
+
+v1::Holding FakeWorker::Holds() const {
+  v1::Holding holding;
+  if (step_.has_value()) {
+    holding = *step_;
+    *holding.mutable_key() = step_->stepped().key();
+    holding.mutable_key()->set_window(committed_ + 1);
+    holding.mutable_key()->set_attempt(0);
+  } else {
+    *holding.mutable_key() = key_;
+    holding.mutable_key()->set_window(committed_);
+    holding.mutable_key()->set_attempt(attempt_);
+    for (const v1::UnitRange& range : units_) {
+      for (int64_t unit = range.first(); unit < range.first() + range.count(); ++unit) {
+        *holding.add_reports() = ReportOf(committed_, unit);
+      }
+    }
+  }
+  holding.set_digest(DigestAfter(holding.key().window()));
+  return holding;
+}
+
+v1::UnitReport FakeWorker::ReportOf(int64_t window, int64_t unit) const {
+  v1::UnitReport report;
+  report.set_unit(unit);
+  report.set_loss_sum(UnitLoss(window, unit) * static_cast<double>(tokens_per_unit_));
+  report.set_valid_tokens(tokens_per_unit_);
+  report.add_max_exponents(-3);
+  report.add_bucket_checksums(static_cast<uint64_t>(unit + 1));
+  report.set_compute_ns(1000);
+  return report;
+}
+
 void FakeWorker::OnPlan(const v1::Plan& plan) {
+  key_ = plan.key();
   v1::WorkerMessage reply;
   if (plan.evaluation_units_size() > 0) {
     *reply.mutable_evaluation_reports()->mutable_key() = plan.key();
@@ -182,13 +245,7 @@ void FakeWorker::OnPlan(const v1::Plan& plan) {
   for (const v1::UnitRange& range : plan.units()) {
     units_.push_back(range);
     for (int64_t unit = range.first(); unit < range.first() + range.count(); ++unit) {
-      v1::UnitReport& report = *reports.add_reports();
-      report.set_unit(unit);
-      report.set_loss_sum(UnitLoss(plan.key().window(), unit) * static_cast<double>(tokens_per_unit_));
-      report.set_valid_tokens(tokens_per_unit_);
-      report.add_max_exponents(-3);
-      report.add_bucket_checksums(static_cast<uint64_t>(unit + 1));
-      report.set_compute_ns(1000);
+      *reports.add_reports() = ReportOf(plan.key().window(), unit);
     }
   }
   Send(reply);
@@ -199,6 +256,7 @@ void FakeWorker::OnPlan(const v1::Plan& plan) {
   computed.set_local_gradient_norm(0.5);
   v1::BucketManifest& bucket = *computed.add_buckets();
   for (const v1::UnitRange& range : units_) *bucket.add_units() = range;
+  computed_ = computed;
   Send(reply);
 }
 
@@ -213,6 +271,10 @@ void FakeWorker::OnSeal(const v1::Seal& seal) {
   stepped.mutable_phases()->set_compute_ns(2'000'000);
   stepped.mutable_phases()->set_reduce_ns(1'000'000);
   stepped.set_memory_bytes(1 << 20);
+  step_.emplace();
+  *step_->mutable_stepped() = stepped;
+  *step_->mutable_stepped_seal() = seal;
+  *step_->mutable_computed() = computed_;
   Send(reply);
   if (seal.has_checkpoint()) WriteShard(seal.key(), seal.checkpoint(), applied);
 }

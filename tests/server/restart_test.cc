@@ -27,6 +27,11 @@ using testing::SizeIs;
 
 class RestartTest : public ServerTestBase {
  protected:
+  ServerOptions Options() const override {
+    ServerOptions options = ServerTestBase::Options();
+    options.reconnect_timeout_seconds = reconnect_seconds_;
+    return options;
+  }
   void ExpectWholeLog(int64_t windows) const {
     const std::vector<std::string> lines = Lines("windows.jsonl");
     ASSERT_THAT(lines, SizeIs(windows));
@@ -50,6 +55,8 @@ class RestartTest : public ServerTestBase {
     Watch("headers", 0, [&](const Watched& watched) { return watched.windows.size() >= windows; });
     StopServer();
   }
+
+  double reconnect_seconds_ = 0.1;  // most tests have nobody who comes back
 };
 
 TEST_F(RestartTest, Restart_MidJob_GoesOnAndReportsNothingTwice) {
@@ -191,7 +198,8 @@ class DaemonTest : public RestartTest {
   void Spawn(const std::string& listen = "127.0.0.1:0", const std::string& state = "state", std::string more = "") {
     std::vector<std::string> arguments = {ACCRUED_PATH, "--listen", listen, "--http", "none", "--state",
                                           folder_ + "/" + state, "--data-root", folder_ + "/data", "--ready-file",
-                                          folder_ + "/ready.json", "--log-format", "json", "--worker-timeout", "60"};
+                                          folder_ + "/ready.json", "--log-format", "json", "--worker-timeout", "60",
+                                          "--reconnect-timeout", std::to_string(reconnect_seconds_)};
     if (!more.empty()) arguments.push_back(more);
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
@@ -244,8 +252,9 @@ class DaemonTest : public RestartTest {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
   }
 
-  std::unique_ptr<FakeWorker> DaemonWorker() const {
+  std::unique_ptr<FakeWorker> DaemonWorker(const FakeWorkerLife& resume = {}) const {
     FakeWorkerOptions options;
+    options.resume = resume;
     options.address = address_;
     return std::make_unique<FakeWorker>(options);
   }
@@ -270,6 +279,22 @@ TEST_F(DaemonTest, Killed_MidJob_GoesOnAndReportsNothingTwice) {
   EXPECT_EQ(watched.statuses.back().state(), v1::JOB_STATE_SUCCEEDED) << watched.statuses.back().reason();
   ExpectWholeLog(300);
   EXPECT_EQ(End(SIGTERM), 0);
+}
+
+TEST_F(DaemonTest, Killed_WorkerOutlivesIt_NoWindowIsLostOrComputedAgain) {
+  reconnect_seconds_ = 30;
+  Serve();
+  ASSERT_TRUE(Submit(LongRequest(300, 0)).ok());
+  auto worker = DaemonWorker();
+  Watch("headers", 0, [](const Watched& watched) { return watched.windows.size() >= 30; });
+  EXPECT_EQ(End(SIGKILL), -SIGKILL);
+  const FakeWorkerLife life = worker->Outlive();
+  Serve();
+  worker = DaemonWorker(life);
+  const Watched watched = Watch("headers");
+  EXPECT_EQ(watched.statuses.back().state(), v1::JOB_STATE_SUCCEEDED) << watched.statuses.back().reason();
+  EXPECT_EQ(watched.windows.back().timeline(), 0);
+  ExpectWholeLog(300);
 }
 
 TEST_F(DaemonTest, Terminated_EndsCleanlyAndTakesItsReadyFileAlong) {

@@ -51,10 +51,11 @@ void ServerTestBase::StopServer() {
   server_.reset();
 }
 
-std::unique_ptr<FakeWorker> ServerTestBase::Worker(const std::string& name) const {
+std::unique_ptr<FakeWorker> ServerTestBase::Worker(const std::string& name, const FakeWorkerLife& resume) const {
   FakeWorkerOptions options;
   options.address = server_->grpc_address();
   options.name = name;
+  options.resume = resume;
   return std::make_unique<FakeWorker>(std::move(options));
 }
 

@@ -25,7 +25,7 @@ class ServerTestBase : public testing::Test {
   void StopServer();
   virtual ServerOptions Options() const;
 
-  std::unique_ptr<FakeWorker> Worker(const std::string& name = "fake") const;
+  std::unique_ptr<FakeWorker> Worker(const std::string& name = "fake", const FakeWorkerLife& resume = {}) const;
 
   // Four windows of four units of two sequences, one to two workers, a checkpoint every two windows.
   v1::JobSpec Spec() const;
