@@ -247,7 +247,7 @@ void Machine::MakeMembers(Job& job, const Holders& holders, int64_t window) {
 // Reports of the accumulators of this attempt count. Who has a unit that another has too cannot stay: neither
 // sum can be told to give it up.
 WindowRun Machine::AdoptUnits(Job& job, int64_t number, Attempt attempt, int64_t steps, Holders& holders) {
-  WindowRun run(number, job.config.units_per_window);
+  WindowRun run(number, job.config.units_per_window, job.buckets);
   run.attempt = attempt;
   run.planned_at_ns = now_ns_;
   run.scalars = ScalarsOf(job.config.schedule, number, steps);
@@ -262,8 +262,9 @@ WindowRun Machine::AdoptUnits(Job& job, int64_t number, Attempt attempt, int64_t
       continue;
     }
     stay.push_back(holds);
-    run.parts[holds->from];
+    Part& part = run.parts[holds->from];
     if (!counts) continue;
+    part.final_buckets = holds->final_buckets;
     for (const UnitReport& report : holds->reports) {
       run.leases.GrantUnit(holds->from, report.unit);
       CountUnit(job, run, workers_.at(holds->from), report);
@@ -291,17 +292,14 @@ void Machine::AdoptEvaluation(Job& job, std::optional<Evaluation>& evaluation, c
 void Machine::AdoptWindow(Job& job, Holders level) {
   const LiveState& live = *job.origin.live;
   WindowRun run = AdoptUnits(job, job.committed, live.attempt, job.steps, level);
-  bool half_reduced = false, begun = run.leases.done() > 0 || live.attempt > Attempt();
-  for (const WorkerHolds* holds : level) {
-    half_reduced |= holds->final_buckets > 0 && holds->key.attempt == live.attempt;
-    begun |= !holds->evaluations.empty();
-  }
+  bool begun = run.leases.done() > 0 || run.FinalBuckets() > 0 || live.attempt > Attempt();
+  for (const WorkerHolds* holds : level) begun |= !holds->evaluations.empty();
   Note(job, "restore",
        absl::StrCat(run.leases.done(), " of the ", run.leases.size(), " units of window ", job.committed,
                     " are kept"));
   const bool evaluate = EvaluationDue(job, job.committed);
   const bool over = job.committed >= job.EndWindow();
-  if (!over && (begun || half_reduced)) {
+  if (!over && begun) {
     if (evaluate) run.evaluation.emplace(job.committed, job.config.evaluation_units);
     job.current.emplace(std::move(run));
   }
@@ -319,8 +317,6 @@ void Machine::AdoptWindow(Job& job, Holders level) {
     job.final_evaluation.emplace(job.committed, job.config.evaluation_units);
     AdoptEvaluation(job, job.final_evaluation, level);
   }
-  if (half_reduced)
-    StartAttempt(job, job.exponents, "restore", "its reduce was broken when the coordinator died");
 }
 
 // Somebody stepped: that update is complete, and is voted on by those who have it. The others copy the state.
@@ -343,7 +339,7 @@ void Machine::AdoptStep(Job& job, Holders ahead, const Holders& level) {
   std::optional<WindowRun> next;
   if (job.committed + 1 < job.EndWindow()) next = AdoptUnits(job, job.committed + 1, Attempt(), steps, ahead);
 
-  WindowRun& run = job.current.emplace(job.committed, job.config.units_per_window);
+  WindowRun& run = job.current.emplace(job.committed, job.config.units_per_window, job.buckets);
   run.attempt = live.attempt;
   run.planned_at_ns = now_ns_;
   Sealed& sealed = run.sealed.emplace();
@@ -363,11 +359,13 @@ void Machine::AdoptStep(Job& job, Holders ahead, const Holders& level) {
       }
     }
     run.MarkComputed(holds->from, computed.parameter_hash, computed.local_gradient_norm);
+    run.parts.at(holds->from).final_buckets = job.buckets;
     const WorkerStepped& stepped = holds->step->stepped;
     sealed.steps[holds->from] = {stepped.digest, stepped.gradient_norm, stepped.clip_coefficient,
                                  stepped.phases, stepped.memory_bytes};
   }
-  run.leases.CountFreeAsDone();  // the seal proved the cover; who had the rest is gone
+  // The seal proved the cover; who had the rest is gone. Their reports are not known, and not needed any more.
+  run.leases.CountFreeAsDone();
   MakeMembers(job, ahead, job.committed + 1);
   for (const WorkerHolds* holds : level) {
     Worker& worker = workers_.at(holds->from);

@@ -19,6 +19,7 @@ const Incarnation kA(1), kB(2), kC(3);
 
 CoreOptions Options() {
   CoreOptions options = Harness::Options();
+  options.check_thoroughly = true;
   options.first_incarnation = 10;
   options.reconnect_ns = 3'000'000'000;
   return options;
@@ -384,6 +385,27 @@ TEST_F(RestoreTest, OneUnitInTwoAccumulators_TheSecondIsRefused) {
   EXPECT_EQ(Expelled()[0].worker, kB);
   EXPECT_THAT(Expelled()[0].reason, HasSubstr("unit 1, which another's has too"));
   EXPECT_THAT(h.Effects<PersistEpoch>()[0].members, ElementsAre(kA, kC));
+}
+
+TEST_F(RestoreTest, ReduceWasBroken_WhatIsFinalStaysSo) {
+  live_.members = {kA, kB};
+  Submit();
+  WorkerHolds holds = Level(kA, {0, 1});
+  holds.final_buckets = 1;
+  Back(holds);
+  Back(Level(kB, {2}));
+  EXPECT_THAT(h.Effects<PersistAttempt>(), IsEmpty());
+  // Who is gone had unit 3: its report is needed once more, whoever has its gradient.
+  std::vector<int64_t> leased = h.Held(kA, kCommitted);
+  for (int64_t unit : h.Held(kB, kCommitted)) leased.push_back(unit);
+  EXPECT_THAT(leased, ElementsAre(3));
+  h.ReportUnits(kA, kCommitted);
+  WindowComputed computed{kA, h.KeyOf(kA, kCommitted), "parameters", {{/*final=*/true, {}}}};
+  h.Apply(computed);
+  Compute(kB, kCommitted);
+  const auto seals = h.Sent<Seal>();
+  ASSERT_THAT(seals, SizeIs(2));
+  EXPECT_THAT(seals.at(kA).final_buckets, ElementsAre(1, 0));
 }
 
 TEST_F(RestoreTest, NothingHeld_TheWindowIsPlannedAnew) {
