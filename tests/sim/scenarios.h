@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-#include "tests/core/simulator.h"
+#include "tests/sim/simulator.h"
 
 namespace accrue::core {
 

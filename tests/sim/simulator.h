@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "coordinator/core/core.h"
-#include "tests/core/simulated_collective.h"
-#include "tests/core/simulated_worker.h"
+#include "tests/sim/simulated_collective.h"
+#include "tests/sim/simulated_worker.h"
 
 namespace accrue::core {
 

@@ -1,4 +1,4 @@
-#include "tests/core/simulator.h"
+#include "tests/sim/simulator.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/philox.h"
-#include "tests/core/describe.h"
+#include "tests/sim/describe.h"
 
 namespace accrue::core {
 namespace {

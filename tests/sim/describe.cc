@@ -1,4 +1,4 @@
-#include "tests/core/describe.h"
+#include "tests/sim/describe.h"
 
 #include <bit>
 

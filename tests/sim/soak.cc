@@ -1,7 +1,7 @@
 // Simulates with fresh seeds until the time is up, or something breaks: then the seed is printed, and --seed
 // replays it.
 //
-//   core_soak --seconds N [--seed FIRST] [--trace]
+//   sim_soak --seconds N [--seed FIRST] [--trace]
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -9,7 +9,7 @@
 #include <random>
 
 #include "common/clock.h"
-#include "tests/core/scenarios.h"
+#include "tests/sim/scenarios.h"
 
 int main(int argc, char** argv) {
   double seconds = 10;
@@ -24,7 +24,7 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[i], "--trace") == 0) {
       trace = true;
     } else {
-      std::fprintf(stderr, "usage: core_soak --seconds N | --seed S [--trace]\n");
+      std::fprintf(stderr, "usage: sim_soak --seconds N | --seed S [--trace]\n");
       return 2;
     }
   }
@@ -41,7 +41,7 @@ int main(int argc, char** argv) {
     const std::string wrong = accrue::core::CheckScenario(config);
     ++runs;
     if (!wrong.empty()) {
-      std::printf("%s\nreplay: core_soak --seed %llu --trace\n", wrong.c_str(),
+      std::printf("%s\nreplay: sim_soak --seed %llu --trace\n", wrong.c_str(),
                   static_cast<unsigned long long>(seed));
       return 1;
     }

@@ -1,7 +1,7 @@
 // Whole jobs on simulated fleets: the digests must be those of one undisturbed worker.
 #include <gtest/gtest.h>
 
-#include "tests/core/scenarios.h"
+#include "tests/sim/scenarios.h"
 
 namespace accrue::core {
 namespace {

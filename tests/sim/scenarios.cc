@@ -1,4 +1,4 @@
-#include "tests/core/scenarios.h"
+#include "tests/sim/scenarios.h"
 
 #include "absl/strings/str_cat.h"
 #include "common/philox.h"

@@ -14,7 +14,7 @@
 
 #include "coordinator/core/effects.h"
 #include "coordinator/core/events.h"
-#include "tests/core/simulated_collective.h"
+#include "tests/sim/simulated_collective.h"
 
 namespace accrue::core {
 

@@ -1,11 +1,11 @@
-#include "tests/core/simulated_worker.h"
+#include "tests/sim/simulated_worker.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/philox.h"
-#include "tests/core/simulator.h"
+#include "tests/sim/simulator.h"
 
 namespace accrue::core {
 namespace {
