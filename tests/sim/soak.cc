@@ -21,6 +21,8 @@ int main(int argc, char** argv) {
     } else if (std::strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
       seed = std::strtoull(argv[++i], nullptr, 10);
       one = true;
+    } else if (std::strcmp(argv[i], "--commit") == 0 && i + 1 < argc) {
+      std::printf("commit %s\n", argv[++i]);
     } else if (std::strcmp(argv[i], "--trace") == 0) {
       trace = true;
     } else {
