@@ -98,7 +98,7 @@ TEST(MetricsTest, JobChanged_ManyEndedJobs_TheOldestGo) {
 }
 
 TEST(MetricsTest, Text_Promtool_FindsNothingToComplainOf) {
-  if (std::system("command -v promtool >/dev/null 2>&1") != 0) GTEST_SKIP() << "promtool is not installed";
+  if (std::system("command -v promtool >/dev/null 2>&1") != 0) GTEST_SKIP() << "promtool is not on the PATH; deploy/promtool gets it";
   Metrics metrics;
   Fill(metrics);
   const std::string path = testing::TempDir() + "/accrue_metrics.txt", answer = path + ".answer";
