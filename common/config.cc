@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/help_formatter.h"
 #include "common/log.h"
 #include "common/version.h"
 
@@ -79,14 +80,20 @@ class YamlConfig : public CLI::Config {
 }  // namespace
 
 DaemonOptions::DaemonOptions(const std::string& name, const std::string& description) : app_(description, name) {
-  app_.set_version_flag("--version", std::string(name) + " " + kVersion);
+  app_.formatter(std::make_shared<HelpFormatter>());
+  app_.set_help_flag("-h,--help", "Print this help");
+  app_.set_version_flag("--version", std::string(name) + " " + kVersion, "Print the version");
   // CLI11 gives the reader a stream only; errors want the file's name.
-  app_.set_config("--config", "", "YAML file with any of these options")->each([this](const std::string& path) {
+  app_.set_config("--config", "", "YAML file with any of these options")->type_name("FILE")->each([this](const std::string& path) {
     config_path_ = path;
   });
   app_.config_formatter(std::make_shared<YamlConfig>(app_, config_path_));
-  app_.add_option("--log-level", log_level_, "What to log: debug, info, warning or error")->capture_default_str();
-  app_.add_option("--log-format", log_format_, "text, or json: one object a line")->capture_default_str();
+  app_.add_option("--log-level", log_level_, "What to log: debug, info, warning or error")
+      ->type_name("LEVEL")
+      ->capture_default_str();
+  app_.add_option("--log-format", log_format_, "text, or json: one object a line")
+      ->type_name("FORMAT")
+      ->capture_default_str();
 }
 
 std::optional<int> DaemonOptions::Parse(int argc, const char* const* argv) {

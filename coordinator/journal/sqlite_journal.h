@@ -20,7 +20,7 @@
 namespace accrue {
 
 struct SqliteJournalOptions {
-  std::string directory;     // the state folder, locked by the caller (state_lock.h)
+  std::string directory;     // the state folder, locked by the caller (common/folder_lock.h)
   int64_t max_page_count = 0;  // the store's size limit, in pages of 4 KiB; 0: SQLite's own
   const Clock* clock = &Clock::Real();
 };

@@ -1,5 +1,6 @@
 #include "coordinator/server/checkpoint_keeper.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -49,6 +50,18 @@ absl::Status PruneCheckpoints(FileSystem& file_system, const std::string& root, 
     if (absl::StartsWith(name, "window-") && name < newest && unfinished) {
       ACCRUE_RETURN_IF_ERROR(file_system.RemoveAll(directory));
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RemoveForeignShards(FileSystem& file_system, const std::string& directory,
+                                 const CheckpointManifest& manifest) {
+  ACCRUE_ASSIGN_OR_RETURN(const std::vector<std::string> names, file_system.List(directory));
+  for (const std::string& name : names) {
+    const bool listed = std::any_of(manifest.files.begin(), manifest.files.end(),
+                                    [&](const CheckpointFileInfo& file) { return file.name == name; });
+    if (listed || !absl::StartsWith(name, "state-")) continue;
+    ACCRUE_RETURN_IF_ERROR(file_system.RemoveAll(JoinPath(directory, name)));
   }
   return absl::OkStatus();
 }
@@ -118,6 +131,8 @@ core::CheckpointFinished CheckpointKeeper::FinishOne(const CheckpointWork& work)
   }
   LogInfo("checkpoint verified", {{"job", work.checkpoint.job}, {"window", work.checkpoint.window},
                                   {"directory", directory}});
+  const absl::Status cleaned = RemoveForeignShards(file_system_, directory, manifest);
+  if (!cleaned.ok()) LogWarning("shards of a former checkpoint could not be deleted", {{"job", work.checkpoint.job}, {"error", cleaned}});
   const absl::Status pruned = PruneCheckpoints(file_system_, root, work.job->spec().checkpoint().keep());
   if (!pruned.ok()) LogWarning("old checkpoints could not be deleted", {{"job", work.checkpoint.job}, {"error", pruned}});
   return finished;

@@ -17,6 +17,7 @@
 #include "absl/base/thread_annotations.h"
 #include "accrue/v1/job.pb.h"
 #include "common/file_system.h"
+#include "common/checkpoint/manifest.h"
 #include "coordinator/core/effects.h"
 #include "coordinator/core/events.h"
 #include "coordinator/journal/journal.h"
@@ -61,5 +62,10 @@ class CheckpointKeeper {
 // Deletes checkpoints under `root` beyond the newest `keep`, and unfinished ones older than the newest. Exposed for
 // tests.
 absl::Status PruneCheckpoints(FileSystem& file_system, const std::string& root, int64_t keep);
+
+// Deletes shards that the manifest does not name: of a checkpoint of the same window that another number of workers
+// wrote. Exposed for tests.
+absl::Status RemoveForeignShards(FileSystem& file_system, const std::string& directory,
+                                 const CheckpointManifest& manifest);
 
 }  // namespace accrue

@@ -10,6 +10,7 @@
 #include "common/status.h"
 #include "coordinator/server/data_pins.h"
 #include "coordinator/server/translate.h"
+#include "coordinator/server/worker_status.h"
 
 namespace accrue {
 namespace {
@@ -313,7 +314,9 @@ void Coordinator::SendToWorker(const core::Send& effect) {
     }
   }
   DropReplacedCommunicator(effect.message);
-  link->Send(MessageToProto(effect.message, context));
+  v1::CoordinatorMessage message = MessageToProto(effect.message, context);
+  if (message.has_release() && workers_.at(effect.to).drained) message.mutable_release()->set_shut_down(true);
+  link->Send(std::move(message));
 }
 
 void Coordinator::DropReplacedCommunicator(const core::WorkerMessage& message) {
@@ -370,6 +373,7 @@ void Coordinator::OnStateChanged(const core::PersistState& effect) {
     }
     run->log.reset();
   }
+  run->folder.reset();
   keeper_->BackUpJournal();
 }
 
@@ -415,21 +419,7 @@ void Coordinator::Publish() {
     snapshot.jobs.push_back({StatusOfRun(*run), run->resolved});
     if (run->in_core) metrics_.JobChanged(snapshot.jobs.back().status);
   }
-  for (const core::WorkerView& worker : core_.Workers()) {
-    v1::WorkerStatus& status = snapshot.workers.emplace_back();
-    status.set_incarnation(worker.incarnation.value());
-    status.set_name(worker.name);
-    status.set_host(worker.host);
-    status.set_process_id(worker.process_id);
-    status.set_backend(worker.backend);
-    status.set_device(worker.device);
-    status.set_threads(worker.threads);
-    status.set_state(worker.state);
-    status.set_job_id(worker.job);
-    status.set_unit_seconds(worker.unit_seconds);
-    status.set_memory_bytes(worker.memory_bytes);
-    status.set_windows(worker.windows);
-  }
+  snapshot.workers = StatusOfWorkers(core_.Workers());
   board_.Publish(std::move(snapshot));
 }
 

@@ -75,6 +75,9 @@ class Coordinator {
   absl::StatusOr<v1::JobStatus> Cancel(const std::string& job, const std::string& reason, bool checkpoint);
   absl::StatusOr<v1::JobStatus> Pause(const std::string& job);
   absl::StatusOr<v1::JobStatus> Resume(const std::string& job);
+  // By incarnation or name; its process ends once it is released. NOT_FOUND for a worker that is not connected,
+  // FAILED_PRECONDITION for a name that several have. Returns what it is afterwards.
+  absl::StatusOr<v1::WorkerStatus> DrainWorker(const std::string& worker, bool at_once, const std::string& reason);
 
   const SnapshotBoard& board() const { return board_; }
   Term term() const { return options_.core.term; }
@@ -85,6 +88,7 @@ class Coordinator {
     std::shared_ptr<WorkerLink> link;
     std::string name;
     int64_t last_heard_ns = 0;
+    bool drained = false;  // by a person: its release ends its process
   };
 
   void CheckDataOf(core::WorkerFailedJob& failed);

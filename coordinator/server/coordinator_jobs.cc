@@ -8,11 +8,20 @@
 #include "common/status.h"
 #include "coordinator/server/coordinator.h"
 #include "coordinator/server/translate.h"
+#include "coordinator/server/worker_status.h"
 
 namespace accrue {
 namespace {
 
 constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
+
+// Two coordinators that know nothing of each other must not write into one folder.
+absl::StatusOr<std::unique_ptr<FolderLock>> LockFolder(const std::string& directory) {
+  absl::StatusOr<std::unique_ptr<FolderLock>> lock = FolderLock::Acquire(directory);
+  if (!absl::IsFailedPrecondition(lock.status())) return lock;
+  return absl::FailedPreconditionError(
+      absl::StrCat("output folder ", lock.status().message(), "; wait for its job, or use another folder"));
+}
 
 }  // namespace
 
@@ -29,6 +38,7 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::Submit(ResolvedSubmission submis
   } while (job.output_directory().empty());
 
   auto run = std::make_unique<JobRun>();
+  ACCRUE_ASSIGN_OR_RETURN(run->folder, LockFolder(job.output_directory()));
   ACCRUE_ASSIGN_OR_RETURN(const FolderStart folder, PrepareFolder(file_system_, job, request));
   std::vector<std::string> warnings = std::move(submission.warnings);
   warnings.insert(warnings.end(), folder.warnings.begin(), folder.warnings.end());
@@ -99,12 +109,16 @@ absl::Status Coordinator::RestoreJob(const JobRecord& record) {
   runs_.push_back(std::move(owned));
   if (IsTerminal(record.state)) return absl::OkStatus();
   const absl::Status status = resolved.ok() ? TakeUpJob(run) : resolved.status();
-  if (!status.ok()) FailJob(run, Annotate(status, "the job could not be taken up after a restart"));
+  if (!status.ok()) {
+    FailJob(run, Annotate(status, "the job could not be taken up after a restart"));
+    run.folder.reset();
+  }
   return absl::OkStatus();
 }
 
 absl::Status Coordinator::TakeUpJob(JobRun& run) {
   std::vector<std::string> warnings;
+  ACCRUE_ASSIGN_OR_RETURN(run.folder, LockFolder(run.resolved->output_directory()));
   ACCRUE_ASSIGN_OR_RETURN(run.data, OpenPinned(file_system_, *run.resolved));
   ACCRUE_ASSIGN_OR_RETURN(const core::StartPoint start, StartAgain(run, warnings));
   for (const std::string& warning : warnings) LogWarning("job taken up", {{"job", run.record.id}, {"warning", warning}});
@@ -198,6 +212,36 @@ absl::StatusOr<v1::JobStatus> Coordinator::Pause(const std::string& job) {
 
 absl::StatusOr<v1::JobStatus> Coordinator::Resume(const std::string& job) {
   return Steer(job, [](const JobId& id) { return core::JobResumed{id}; });
+}
+
+absl::StatusOr<v1::WorkerStatus> Coordinator::DrainWorker(const std::string& worker, bool at_once,
+                                                          const std::string& reason) {
+  const std::string why = reason.empty() ? "drained by a client" : reason;
+  v1::WorkerStatus result;
+  ACCRUE_RETURN_IF_ERROR(RunOnLoop([&]() -> absl::Status {
+    ACCRUE_ASSIGN_OR_RETURN(const core::WorkerView found, FindWorker(core_.Workers(), worker));
+    const auto entry = workers_.find(found.incarnation);
+    if (entry == workers_.end()) {
+      return absl::NotFoundError(absl::StrCat("worker ", found.name, " is not connected at the moment"));
+    }
+    entry->second.drained = true;
+    LogInfo("worker is drained", {{"worker", found.name}, {"incarnation", found.incarnation}, {"at_once", at_once},
+                                  {"reason", why}});
+    Apply(core::WorkerLeaving{found.incarnation, why, at_once});
+    // The core has nothing to release a worker from that has no job.
+    if (found.job.empty()) {
+      v1::CoordinatorMessage message;
+      message.mutable_release()->set_reason(why);
+      message.mutable_release()->set_shut_down(true);
+      entry->second.link->Send(std::move(message));
+    }
+    Publish();
+    for (const v1::WorkerStatus& status : board_.Get()->workers) {
+      if (status.incarnation() == found.incarnation.value()) result = status;
+    }
+    return absl::OkStatus();
+  }));
+  return result;
 }
 
 }  // namespace accrue

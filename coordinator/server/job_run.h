@@ -12,6 +12,7 @@
 #include "accrue/v1/client.pb.h"
 #include "accrue/v1/job.pb.h"
 #include "common/data/dataset.h"
+#include "common/folder_lock.h"
 #include "coordinator/core/core.h"
 #include "coordinator/journal/journal.h"
 #include "coordinator/server/window_log.h"
@@ -51,6 +52,7 @@ struct JobRun {
   std::shared_ptr<const v1::ResolvedJob> resolved;
   bool in_core = false;                // else it was over before this coordinator started
   std::unique_ptr<Dataset> data;       // null once the job is over
+  std::unique_ptr<FolderLock> folder;  // of the output folder; null once the job is over
   std::unique_ptr<WindowLog> log;      // null once the job is over
   std::vector<std::string> tensors;    // of the layout, in order; since there are members
   int64_t parameters = 0;

@@ -169,6 +169,13 @@ class JobServiceImpl : public v1::JobService::Service {
     return grpc::Status::OK;
   }
 
+  grpc::Status DrainWorker(grpc::ServerContext*, const v1::DrainWorkerRequest* request,
+                           v1::DrainWorkerResponse* response) override {
+    const auto result = coordinator_.DrainWorker(request->worker(), request->at_once(), request->reason());
+    if (result.ok()) *response->mutable_worker() = *result;
+    return ToGrpc(result.status());
+  }
+
   grpc::Status GetVersion(grpc::ServerContext*, const v1::GetVersionRequest*,
                           v1::GetVersionResponse* response) override {
     response->set_version(kVersion);
@@ -213,7 +220,7 @@ class JobServiceImpl : public v1::JobService::Service {
       if (job == nullptr) return Unknown(id);
       ACCRUE_ASSIGN_OR_RETURN(const bool there, cursor.Send(job->status));
       if (!there) break;
-      if (IsOver(job->status)) return absl::OkStatus();
+      if (request.only_past() || IsOver(job->status)) return absl::OkStatus();
       if (snapshot->shutting_down) {
         return absl::UnavailableError(absl::StrCat("the coordinator is shutting down; watch again from window ",
                                                    cursor.next_window()));

@@ -16,10 +16,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/folder_lock.h"
 #include "common/log.h"
 #include "common/status.h"
 #include "coordinator/journal/sqlite_journal.h"
-#include "coordinator/journal/state_lock.h"
 #include "coordinator/server/address.h"
 #include "coordinator/server/coordinator.h"
 #include "coordinator/server/http_server.h"
@@ -82,7 +82,7 @@ HttpAnswer Plain(int status, std::string text) { return {status, "text/plain; ch
 
 // In the order of their making; taken down in the reverse one.
 struct Server::State {
-  std::unique_ptr<StateLock> lock;
+  std::unique_ptr<FolderLock> lock;
   std::unique_ptr<Journal> journal;
   RendezvousStore rendezvous;
   Metrics metrics;
@@ -99,7 +99,13 @@ struct Server::State {
 };
 
 absl::Status Server::State::OpenJournal(const ServerOptions& options, core::CoreOptions& core) {
-  ACCRUE_ASSIGN_OR_RETURN(lock, StateLock::Acquire(options.state_directory));
+  absl::StatusOr<std::unique_ptr<FolderLock>> acquired = FolderLock::Acquire(options.state_directory);
+  if (absl::IsFailedPrecondition(acquired.status())) {
+    return absl::FailedPreconditionError(absl::StrCat("state folder ", acquired.status().message(),
+                                                      "; stop that accrued, or give this one another folder with --state"));
+  }
+  ACCRUE_RETURN_IF_ERROR(acquired.status());
+  lock = *std::move(acquired);
   SqliteJournalOptions journal_options;
   journal_options.directory = options.state_directory;
   journal_options.max_page_count = options.journal_max_page_count;

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 
-#include "coordinator/journal/state_lock.h"
 #include "tests/journal/journal_test_util.h"
 
 namespace accrue {
@@ -304,17 +303,6 @@ TEST_F(JournalTest, Checkpoints_InOrder) {
   EXPECT_EQ((*checkpoints)[0].window, Window(10));
   EXPECT_EQ((*checkpoints)[1].digest, "b");
   EXPECT_EQ((*checkpoints)[1].written_unix_ns, 7);
-}
-
-TEST_F(JournalTest, StateLock_Held_SecondIsToldWhoHasIt) {
-  auto first = StateLock::Acquire(directory_);
-  ASSERT_TRUE(first.ok());
-  const absl::Status second = StateLock::Acquire(directory_).status();
-  EXPECT_EQ(second.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(second.message(), HasSubstr(directory_));
-  EXPECT_THAT(second.message(), HasSubstr("process " + std::to_string(getpid())));
-  first->reset();
-  EXPECT_TRUE(StateLock::Acquire(directory_).ok());
 }
 
 }  // namespace

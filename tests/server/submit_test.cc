@@ -188,5 +188,30 @@ TEST_F(SubmitTest, UnknownJob_IsNotFoundEverywhere) {
   EXPECT_EQ(Watch("nobody").end.error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_F(SubmitTest, FolderOfAnotherCoordinatorsJob_IsRefusedUntilThatIsOver) {
+  ASSERT_TRUE(Submit(Request()).ok());
+  ServerOptions options = Options();
+  options.state_directory = folder_ + "/other-state";
+  const auto other = Server::Start(options);
+  ASSERT_TRUE(other.ok()) << other.status();
+  const auto client =
+      v1::JobService::NewStub(grpc::CreateChannel((*other)->grpc_address(), grpc::InsecureChannelCredentials()));
+  const auto submit = [&] {
+    grpc::ClientContext context;
+    v1::SubmitResponse response;
+    return client->Submit(&context, Request(), &response);
+  };
+  const grpc::Status refused = submit();
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_THAT(refused.error_message(), HasSubstr(folder_ + "/out is in use by process " + std::to_string(getpid())));
+  grpc::ClientContext context;
+  v1::CancelRequest cancel;
+  cancel.set_job("headers");
+  v1::CancelResponse response;
+  ASSERT_TRUE(client_->Cancel(&context, cancel, &response).ok());
+  const grpc::Status taken = submit();
+  EXPECT_TRUE(taken.ok()) << taken.error_message();
+}
+
 }  // namespace
 }  // namespace accrue

@@ -5,7 +5,10 @@
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <future>
+#include <memory>
+#include <string>
 
 #include "accrue/v1/worker.grpc.pb.h"
 #include "common/file_system.h"
@@ -32,6 +35,17 @@ class WorkersTest : public ServerTestBase {
     v1::ListWorkersResponse response;
     EXPECT_TRUE(client_->ListWorkers(&context, v1::ListWorkersRequest(), &response).ok());
     return {response.workers().begin(), response.workers().end()};
+  }
+
+  grpc::Status Drain(const std::string& worker, v1::WorkerStatus* status = nullptr) const {
+    grpc::ClientContext context;
+    v1::DrainWorkerRequest request;
+    request.set_worker(worker);
+    request.set_reason("maintenance");
+    v1::DrainWorkerResponse response;
+    const grpc::Status result = client_->DrainWorker(&context, request, &response);
+    if (status != nullptr) *status = response.worker();
+    return result;
   }
 
   grpc::Status Set(const std::string& communicator, const std::string& name, const std::string& value) const {
@@ -152,6 +166,72 @@ TEST_F(WorkersTest, ListWorkers_ShowsWhoIsThere) {
   ASSERT_THAT(workers, SizeIs(1));
   EXPECT_EQ(workers[0].name(), "host-1");
   EXPECT_EQ(workers[0].process_id(), 4711);
+}
+
+TEST_F(WorkersTest, DrainWorker_WithoutAJob_EndsItsProcess) {
+  const auto worker = Worker("host-1");
+  ASSERT_TRUE(worker->WaitFor(v1::CoordinatorMessage::kWelcome));
+  v1::WorkerStatus status;
+  ASSERT_TRUE(Drain("host-1", &status).ok());
+  EXPECT_EQ(status.name(), "host-1");
+  EXPECT_EQ(status.state(), "leaving");
+  ASSERT_TRUE(worker->WaitFor(v1::CoordinatorMessage::kRelease));
+  EXPECT_TRUE(worker->Messages().back().release().shut_down());
+  EXPECT_EQ(worker->Messages().back().release().reason(), "maintenance");
+}
+
+TEST_F(WorkersTest, DrainWorker_OfAJob_EndsItsProcessAtTheWindowsEndAndNoOther) {
+  v1::SubmitRequest request = Request();
+  request.mutable_spec()->mutable_workers()->set_max(2);
+  ASSERT_TRUE(Submit(request).ok());
+  FakeWorkerOptions options;
+  options.address = server_->grpc_address();
+  options.name = "leaver";
+  std::promise<void> planned, drained;
+  std::shared_future<void> may_go_on = drained.get_future().share();
+  std::atomic<bool> first{true};
+  options.filter = [&](const v1::CoordinatorMessage& message) {
+    if (message.has_plan() && first.exchange(false)) {
+      planned.set_value();
+      may_go_on.wait();
+    }
+    return true;
+  };
+  FakeWorker leaver(options);
+  planned.get_future().wait();
+  const auto stayer = Worker("stayer");
+  const grpc::Status status = Drain("leaver");
+  drained.set_value();
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_TRUE(leaver.WaitFor(v1::CoordinatorMessage::kRelease));
+  EXPECT_TRUE(leaver.Messages().back().release().shut_down());
+  const Watched watched = Watch("headers");
+  EXPECT_EQ(watched.statuses.back().state(), v1::JOB_STATE_SUCCEEDED) << watched.statuses.back().reason();
+  EXPECT_EQ(watched.windows.back().digest(), FakeWorker::DigestAfter(4));
+  ASSERT_TRUE(stayer->WaitFor(v1::CoordinatorMessage::kRelease));
+  EXPECT_FALSE(stayer->Messages().back().release().shut_down());
+}
+
+TEST_F(WorkersTest, DrainWorker_Unknown_NotFound) {
+  const auto first = Worker("same"), second = Worker("same");
+  ASSERT_TRUE(first->WaitFor(v1::CoordinatorMessage::kWelcome));
+  ASSERT_TRUE(second->WaitFor(v1::CoordinatorMessage::kWelcome));
+  EXPECT_EQ(Drain("nobody").error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(Drain("same").error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+}
+
+TEST_F(WorkersTest, Watch_OnlyPast_EndsThoughTheJobGoesOn) {
+  ASSERT_TRUE(Submit(Request()).ok());
+  grpc::ClientContext context;
+  v1::WatchRequest request;
+  request.set_job("headers");
+  request.set_only_past(true);
+  const auto stream = client_->Watch(&context, request);
+  v1::WatchResponse update;
+  ASSERT_TRUE(stream->Read(&update));
+  EXPECT_EQ(update.status().state(), v1::JOB_STATE_WAITING);
+  EXPECT_FALSE(stream->Read(&update));
+  EXPECT_TRUE(stream->Finish().ok());
 }
 
 TEST_F(WorkersTest, Store_GetBeforeSet_WaitsForIt) {

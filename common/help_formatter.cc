@@ -1,4 +1,4 @@
-#include "client/help_formatter.h"
+#include "common/help_formatter.h"
 
 #include <algorithm>
 #include <vector>
@@ -10,7 +10,7 @@
 namespace accrue {
 namespace {
 
-constexpr size_t kWidth = 100, kNameColumns = 28;
+constexpr size_t kWidth = 100, kNameColumns = 30;
 
 // Breaks at spaces; what is written on lines of its own stays there.
 std::vector<std::string> Wrapped(absl::string_view text, size_t columns) {
@@ -59,6 +59,12 @@ std::string Takes(const CLI::Option& option) {
 }
 
 }  // namespace
+
+HelpFormatter::HelpFormatter() {
+  label("SUBCOMMAND", "COMMAND");
+  label("SUBCOMMANDS", "COMMANDS");
+  label("Positionals", "Arguments");
+}
 
 std::string HelpFormatter::make_description(const CLI::App* app) const {
   std::string text;

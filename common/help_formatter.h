@@ -9,6 +9,7 @@ namespace accrue {
 
 class HelpFormatter : public CLI::Formatter {
  public:
+  HelpFormatter();
   std::string make_description(const CLI::App* app) const override;
   std::string make_option(const CLI::Option* option, bool is_positional) const override;
   std::string make_subcommand(const CLI::App* command) const override;
