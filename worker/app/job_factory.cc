@@ -7,29 +7,13 @@
 #include "absl/strings/str_join.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "worker/app/job_parts.h"
 #include "worker/checkpoint/checkpoint.h"
 #include "worker/data/unit_reader.h"
 #include "worker/model/huggingface.h"
-#include "worker/model/spec/model_spec.h"
-#include "worker/model/transformer.h"
 
 namespace accrue {
 namespace {
-
-OptimizerConfig OptimizerOf(const v1::JobSpec& spec) {
-  const v1::OptimizerSpec& optimizer = spec.optimizer();
-  OptimizerConfig config;
-  config.kind = optimizer.name() == "sgd" ? OptimizerKind::kSgd : OptimizerKind::kAdamW;
-  if (optimizer.betas_size() == 2) {
-    config.beta1 = optimizer.betas(0);
-    config.beta2 = optimizer.betas(1);
-  }
-  if (optimizer.has_epsilon()) config.epsilon = optimizer.epsilon();
-  if (optimizer.has_weight_decay()) config.weight_decay = optimizer.weight_decay();
-  if (optimizer.has_momentum()) config.momentum = optimizer.momentum();
-  if (spec.has_clip_norm()) config.clip_norm = spec.clip_norm();
-  return config;
-}
 
 bool IsUnder(const std::string& path, const std::string& root) {
   return path == root || absl::StartsWith(path, absl::EndsWith(root, "/") ? root : absl::StrCat(root, "/"));
@@ -61,19 +45,10 @@ absl::StatusOr<std::unique_ptr<Job>> NativeJobFactory::Load(const v1::AssignJob&
                                                       .rows = batch.micro_batch(),
                                                       .sequence_length = batch.sequence_length()});
 
-  ACCRUE_ASSIGN_OR_RETURN(const ModelConfig model, ModelConfigFromSpec(spec.model()));
-  ACCRUE_ASSIGN_OR_RETURN(job->engine,
-                          CreateTransformer({.model = model,
-                                             .precision = spec.precision() == "bf16" ? DType::kBF16 : DType::kF32,
-                                             .rows = batch.micro_batch(),
-                                             .sequence_length = batch.sequence_length(),
-                                             .seed = spec.seed()},
-                                            *backend_));
-  const AccumulationMode mode =
-      spec.accumulation().mode() == "fast" ? AccumulationMode::kFast : AccumulationMode::kExact;
+  ACCRUE_ASSIGN_OR_RETURN(job->engine, MakeTransformer(spec, *backend_));
   const ParameterLayout& layout = job->engine->layout();
-  ACCRUE_ASSIGN_OR_RETURN(job->state, TrainingState::Create(OptimizerOf(spec), mode, layout, *backend_));
-  ACCRUE_ASSIGN_OR_RETURN(job->accumulator, Accumulator::Create(mode, layout, *backend_));
+  ACCRUE_ASSIGN_OR_RETURN(job->state, MakeState(spec, layout, *backend_));
+  ACCRUE_ASSIGN_OR_RETURN(job->accumulator, MakeAccumulator(spec, layout, *backend_));
   ACCRUE_RETURN_IF_ERROR(FillState(assignment, *job));
   job->engine->BindParameters(job->state->parameters());
   job->engine->ParametersChanged();
