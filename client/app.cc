@@ -1,11 +1,13 @@
+#include <algorithm>
 #include <cstdlib>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "client/commands.h"
 #include "client/format.h"
-#include "client/help_formatter.h"
 #include "client/job_client.h"
+#include "common/help_formatter.h"
 #include "common/spec/hints.h"
 #include "common/version.h"
 
@@ -36,14 +38,70 @@ void RegisterVersionCommand(CLI::App& app, CommandContext& context) {
   });
 }
 
-// What CLI11 would say is that something was not expected; a mistyped command deserves the nearest one.
-std::string UnknownCommand(const CLI::App& app, const std::string& word) {
+// As people look for them.
+void GroupCommands(CLI::App& app) {
+  const std::vector<std::pair<std::string, std::vector<std::string>>> groups = {
+      {"Jobs", {"run", "validate", "submit", "list", "describe", "watch", "wait", "events", "pause", "resume", "cancel"}},
+      {"Workers", {"workers", "worker"}},
+      {"Results", {"checkpoint", "verify", "compare", "export", "sample"}},
+      {"Data, and the rest", {"data", "version"}}};
+  for (const auto& [group, names] : groups) {
+    for (const std::string& name : names) app.get_subcommand(name)->group(group);
+  }
+}
+
+// The innermost command that the line names.
+const CLI::App& Innermost(const CLI::App& app) {
+  const CLI::App* command = &app;
+  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+  return *command;
+}
+
+// "accrue data prepare"
+std::string FullName(const CLI::App& command) {
+  const CLI::App* const parent = command.get_parent();
+  return parent == nullptr ? command.get_name() : absl::StrCat(FullName(*parent), " ", command.get_name());
+}
+
+std::vector<std::string> CommandsOf(const CLI::App& group) {
   std::vector<std::string> names;
-  for (const CLI::App* const command : app.get_subcommands([](const CLI::App*) { return true; })) {
+  for (const CLI::App* const command : group.get_subcommands([](const CLI::App*) { return true; })) {
     names.push_back(command->get_name());
   }
-  return absl::StrCat("unknown command \"", Printable(word), "\"", spec::HintForUnknownWord(word, names),
-                      "; accrue --help lists the commands");
+  return names;
+}
+
+// Where a group of commands is followed by a word that is none of them: a message with the nearest one, else nothing.
+// CLI11 itself would say that something was not expected, or print the group's help and be content.
+std::string UnknownCommand(const CLI::App& app) {
+  const CLI::App& group = Innermost(app);
+  const std::vector<std::string> names = CommandsOf(group), rest = app.remaining(/*recurse=*/true);
+  if (names.empty() || rest.empty() || rest[0].empty() || rest[0][0] == '-') return "";
+  return absl::StrCat("unknown command \"", Printable(rest[0]), "\"", spec::HintForUnknownWord(rest[0], names), "; ",
+                      FullName(group), " --help lists the commands");
+}
+
+// "accrue help data prepare" as "accrue data prepare --help".
+std::vector<std::string> Arguments(int argc, const char* const* argv) {
+  std::vector<std::string> arguments(argv + std::min(argc, 1), argv + argc);
+  if (!arguments.empty() && arguments[0] == "help") {
+    arguments.erase(arguments.begin());
+    arguments.push_back("--help");
+  }
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 takes them
+  return arguments;
+}
+
+// What is wrong with the line, in one sentence, and where to read on.
+std::string UsageError(const CLI::App& app, const CLI::ParseError& error) {
+  if (const std::string unknown = UnknownCommand(app); !unknown.empty()) return unknown;
+  const CLI::App& command = Innermost(app);
+  const std::vector<std::string> names = CommandsOf(command);
+  if (!names.empty() && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+    return absl::StrCat(FullName(command), ": expected a command: ", absl::StrJoin(names, ", "), "; ", FullName(command),
+                        " --help says what they do");
+  }
+  return absl::StrCat(Printable(error.what()), "; ", FullName(command), " --help says what is expected");
 }
 
 }  // namespace
@@ -51,12 +109,13 @@ std::string UnknownCommand(const CLI::App& app, const std::string& word) {
 CLI::App* AddCommand(CLI::App& parent, const std::string& name, const std::string& description,
                      const std::string& examples) {
   CLI::App* const command = parent.add_subcommand(name, description);
+  command->group("Commands");
   command->fallthrough();  // so that -o and --coordinator may stand anywhere
   if (examples.empty()) return command;
   std::string footer = "Example:\n";
   for (const absl::string_view line : absl::StrSplit(examples, '\n'))
     absl::StrAppend(&footer, "  ", line, "\n");
-  absl::StrAppend(&footer, "\nEvery command takes --coordinator HOST:PORT, and -o json for programs.");
+  absl::StrAppend(&footer, "\n-o json prints JSON for programs; --coordinator HOST:PORT names the coordinator.");
   command->footer(footer);
   return command;
 }
@@ -77,6 +136,7 @@ std::unique_ptr<JobClient> CommandContext::Connect() const { return JobClient::C
 
 int RunClient(int argc, const char* const* argv, CommandContext& context) {
   CLI::App app(kDescription, "accrue");
+  app.set_help_flag("-h,--help", "Print this help");
   app.formatter(std::make_shared<HelpFormatter>());
   app.footer(kExitCodes);
   app.require_subcommand(0, 1);
@@ -92,33 +152,35 @@ int RunClient(int argc, const char* const* argv, CommandContext& context) {
   RegisterRunCommand(app, context);
   RegisterSpecCommands(app, context);
   RegisterWatchCommands(app, context);
+  RegisterEventsCommand(app, context);
   RegisterJobCommands(app, context);
+  RegisterWorkerCommands(app, context);
   RegisterModelCommands(app, context);
+  RegisterCompareCommands(app, context);
   RegisterDataCommands(app, context);
   RegisterVersionCommand(app, context);
+
+  GroupCommands(app);
 
   // Last, so that the commands do not inherit it.
   app.set_help_all_flag("--help-all", "Print the help of every command");
 
   try {
-    app.parse(argc, argv);
-    if (app.get_subcommands().empty()) {
-      *context.err << app.help();
+    app.parse(Arguments(argc, argv));
+    if (!app.get_subcommands().empty()) return context.exit_code;
+    *context.err << app.help();
+    return kExitUsage;
+  } catch (const CLI::Success& success) {  // --help, --help-all
+    if (const std::string unknown = UnknownCommand(app); !unknown.empty()) {
+      context.Fail(kExitUsage, unknown);
       return kExitUsage;
     }
-  } catch (const CLI::ExtrasError& error) {
-    const std::vector<std::string> rest = app.remaining();
-    if (app.get_subcommands().empty() && !rest.empty() && rest[0][0] != '-') {
-      context.Fail(kExitUsage, UnknownCommand(app, rest[0]));
-    } else {
-      context.Fail(kExitUsage, absl::StrCat(error.what(), " (--help says what is)"));
-    }
-    return kExitUsage;
+    app.exit(success, *context.out, *context.err);
+    return kExitOk;
   } catch (const CLI::ParseError& error) {
-    const int code = app.exit(error, *context.out, *context.err);
-    return code == 0 ? kExitOk : kExitUsage;
+    context.Fail(kExitUsage, UsageError(app, error));
+    return kExitUsage;
   }
-  return context.exit_code;
 }
 
 }  // namespace accrue

@@ -1,7 +1,5 @@
 #include "client/checkpoint_source.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <algorithm>
 #include <map>
 #include <utility>
@@ -10,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "client/job_client.h"
 #include "client/job_file.h"
+#include "client/run_history.h"
 #include "common/data/data_manifest.h"
 #include "common/spec/huggingface_config.h"
 #include "common/spec/job_spec.h"
@@ -21,19 +20,13 @@
 namespace accrue {
 namespace {
 
-constexpr size_t kJobFileLimitBytes = size_t{256} << 20;
-
 // From the job that a run's folder belongs to: the folder's job.json, two levels above a checkpoint.
 std::string TokenizerOfRun(FileSystem& file_system, const std::string& checkpoint_directory) {
   const std::string run = DirectoryOf(DirectoryOf(checkpoint_directory));
-  const absl::StatusOr<std::string> text = file_system.ReadAll(JoinPath(run, "job.json"), kJobFileLimitBytes);
-  if (!text.ok()) return "";
-  v1::ResolvedJob job;
-  google::protobuf::util::JsonParseOptions options;
-  options.ignore_unknown_fields = true;
-  if (!google::protobuf::util::JsonStringToMessage(*text, &job, options).ok()) return "";
-  if (!job.tokenizer_directory().empty()) return job.tokenizer_directory();
-  return job.train().empty() ? "" : TokenizerDirectoryOf(file_system, job.train(0).path());
+  const absl::StatusOr<v1::ResolvedJob> job = ReadJobOfFolder(file_system, run);
+  if (!job.ok()) return "";
+  if (!job->tokenizer_directory().empty()) return job->tokenizer_directory();
+  return job->train().empty() ? "" : TokenizerDirectoryOf(file_system, job->train(0).path());
 }
 
 // Finds every parameter array of a checkpoint and checks its shape.
@@ -107,7 +100,7 @@ absl::StatusOr<WeightSource> OpenHuggingFace(FileSystem& file_system, const std:
 bool NamesFolder(FileSystem& file_system, const std::string& source) {
   if (!file_system.IsDirectory(source)) return false;
   if (source.find('/') != std::string::npos || source == "." || source == "..") return true;
-  for (const char* part : {kManifestName, "checkpoints", "job.json"}) {
+  for (const char* part : {kManifestName, "checkpoints", "job.json", "windows.jsonl"}) {
     if (file_system.Exists(JoinPath(source, part))) return true;
   }
   return false;

@@ -54,10 +54,13 @@ CLI::App* AddCommand(CLI::App& parent, const std::string& name, const std::strin
 void RegisterSpecCommands(CLI::App& app, CommandContext& context);  // submit, validate
 void RegisterJobCommands(CLI::App& app,
                          CommandContext& context);  // list, describe, cancel, pause, resume, ...
-void RegisterWatchCommands(CLI::App& app, CommandContext& context);  // watch, wait, events
+void RegisterWorkerCommands(CLI::App& app, CommandContext& context);  // workers, worker drain
+void RegisterWatchCommands(CLI::App& app, CommandContext& context);   // watch, wait
+void RegisterEventsCommand(CLI::App& app, CommandContext& context);   // events
 void RegisterRunCommand(CLI::App& app, CommandContext& context);     // run
 void RegisterDataCommands(CLI::App& app, CommandContext& context);   // data
 void RegisterModelCommands(CLI::App& app, CommandContext& context);  // export, verify, sample
+void RegisterCompareCommands(CLI::App& app, CommandContext& context);  // compare
 
 // The whole program: parses, runs one command, returns the exit code.
 int RunClient(int argc, const char* const* argv, CommandContext& context);

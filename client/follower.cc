@@ -11,20 +11,6 @@ namespace {
 constexpr size_t kMaxQueued = 4096;
 constexpr int64_t kFirstPauseMs = 100, kLongestPauseMs = 3000;
 
-// Whether another try may succeed.
-bool IsPassing(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kNotFound:
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kUnimplemented:
-    case absl::StatusCode::kPermissionDenied:
-    case absl::StatusCode::kUnauthenticated:
-      return false;
-    default:
-      return true;
-  }
-}
-
 }  // namespace
 
 Follower::Follower(JobClient& client, std::string job, int64_t first_window)
@@ -70,7 +56,7 @@ void Follower::Run() {
     const absl::Status status = ReadOneStream();
     if (ended_) return Push({FollowEvent::Kind::kEnded, {}, absl::OkStatus(), next_window_});
     // A coordinator that was never there is the caller's to know; one that went away is waited for.
-    if (!connected_ || !IsPassing(status)) return Push({FollowEvent::Kind::kEnded, {}, status, next_window_});
+    if (!connected_ || !MayPass(status)) return Push({FollowEvent::Kind::kEnded, {}, status, next_window_});
     if (!lost_) Push({FollowEvent::Kind::kLost, {}, status, next_window_});
     lost_ = true;
     if (next_window_ > before) pause_ms = kFirstPauseMs;
@@ -84,7 +70,7 @@ absl::Status Follower::ReadOneStream() {
   {
     absl::MutexLock lock(&mutex_);
     if (stopping_) return absl::CancelledError();
-    stream_ = client_.Watch(job_, next_window_);
+    stream_ = client_.Watch(job_, next_window_, /*only_past=*/false);
     stream = stream_.get();
   }
   v1::WatchResponse update;
@@ -96,7 +82,10 @@ absl::Status Follower::ReadOneStream() {
       if (update.window().window() < next_window_) continue;  // told before
       next_window_ = update.window().window() + 1;
     }
-    if (update.has_status()) ended_ = HasEnded(update.status().state());
+    if (update.has_status()) {
+      ended_ = HasEnded(update.status().state());
+      job_ = update.status().job_id();
+    }
     Push({FollowEvent::Kind::kUpdate, std::move(update), absl::OkStatus(), next_window_});
     update.Clear();
   }

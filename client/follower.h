@@ -50,8 +50,8 @@ class Follower {
   bool Pause(int64_t duration_ms);
 
   JobClient& client_;
-  const std::string job_;
   // Of the thread.
+  std::string job_;  // an id, once it is known: a newer job may take the name meanwhile
   int64_t next_window_;
   bool ended_ = false, connected_ = false, lost_ = false;
 

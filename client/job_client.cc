@@ -3,10 +3,13 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
+#include <set>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "accrue/v1/client.grpc.pb.h"
 
 namespace accrue {
@@ -75,6 +78,10 @@ class GrpcJobClient : public JobClient {
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
     arguments.SetMaxReceiveMessageSize(64 << 20);
+    // A coordinator that is cut off or stopped is noticed, though the connection stands.
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 5000);
+    arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 10000);
+    arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
     stub_ = v1::JobService::NewStub(
         grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
   }
@@ -111,10 +118,21 @@ class GrpcJobClient : public JobClient {
   absl::StatusOr<v1::GetVersionResponse> GetVersion() override {
     return Call<v1::GetVersionResponse>(&v1::JobService::Stub::GetVersion, v1::GetVersionRequest());
   }
-  std::unique_ptr<ResponseStream<v1::WatchResponse>> Watch(const std::string& job,
-                                                           int64_t first_window) override {
+  absl::StatusOr<v1::WorkerStatus> DrainWorker(const v1::DrainWorkerRequest& request) override {
+    absl::StatusOr<v1::DrainWorkerResponse> response =
+        Call<v1::DrainWorkerResponse>(&v1::JobService::Stub::DrainWorker, request);
+    if (!response.ok()) return response.status();
+    return std::move(*response->mutable_worker());
+  }
+  void CancelCalls() override {
+    absl::MutexLock lock(&mutex_);
+    for (grpc::ClientContext* const call : calls_) call->TryCancel();
+  }
+  std::unique_ptr<ResponseStream<v1::WatchResponse>> Watch(const std::string& job, int64_t first_window,
+                                                           bool only_past) override {
     auto request = Named<v1::WatchRequest>(job);
     request.set_first_window(first_window);
+    request.set_only_past(only_past);
     auto stream = std::make_unique<GrpcStream<v1::WatchResponse>>(address_);
     stream->Start(stub_->Watch(stream->context(), request));
     return stream;
@@ -150,17 +168,40 @@ class GrpcJobClient : public JobClient {
     grpc::ClientContext context;
     const gpr_timespec span = gpr_time_from_nanos(deadline.count(), GPR_TIMESPAN);
     context.set_deadline(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), span));
+    {
+      absl::MutexLock lock(&mutex_);
+      calls_.insert(&context);
+    }
     Response response;
     absl::Status status = FromGrpc((stub_.get()->*method)(&context, request, &response), address_);
+    {
+      absl::MutexLock lock(&mutex_);
+      calls_.erase(&context);
+    }
     if (!status.ok()) return status;
     return response;
   }
 
   const std::string address_;
   std::unique_ptr<v1::JobService::Stub> stub_;
+  absl::Mutex mutex_;
+  std::set<grpc::ClientContext*> calls_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace
+
+bool MayPass(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kUnimplemented:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kUnauthenticated:
+      return false;
+    default:
+      return true;
+  }
+}
 
 std::unique_ptr<JobClient> JobClient::Create(const std::string& address) {
   return std::make_unique<GrpcJobClient>(address);

@@ -14,6 +14,9 @@
 
 namespace accrue {
 
+// Whether the same call may succeed later: the coordinator is away, shutting down, or busy.
+bool MayPass(const absl::Status& status);
+
 // A stream of responses from the coordinator.
 template <typename Response>
 class ResponseStream {
@@ -43,8 +46,12 @@ class JobClient {
   virtual absl::StatusOr<v1::ListCheckpointsResponse> ListCheckpoints(const std::string& job) = 0;
   virtual absl::StatusOr<v1::ListWorkersResponse> ListWorkers() = 0;
   virtual absl::StatusOr<v1::GetVersionResponse> GetVersion() = 0;
-  virtual std::unique_ptr<ResponseStream<v1::WatchResponse>> Watch(const std::string& job,
-                                                                   int64_t first_window) = 0;
+  virtual absl::StatusOr<v1::WorkerStatus> DrainWorker(const v1::DrainWorkerRequest& request) = 0;
+  // Calls that are on the way, streams apart, end soon with CANCELLED.
+  virtual void CancelCalls() = 0;
+  // only_past: ends after what is committed so far.
+  virtual std::unique_ptr<ResponseStream<v1::WatchResponse>> Watch(const std::string& job, int64_t first_window,
+                                                                   bool only_past) = 0;
   virtual std::unique_ptr<ResponseStream<v1::EventsResponse>> Events(const std::string& job,
                                                                      int64_t first_sequence, bool follow) = 0;
 };

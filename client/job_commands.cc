@@ -1,4 +1,4 @@
-// list, describe, workers, checkpoint list, cancel, pause, resume: one call each, shown as text or JSON.
+// list, describe, checkpoint list, cancel, pause, resume: one call each, shown as text or JSON.
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,6 +11,7 @@
 #include "client/commands.h"
 #include "client/format.h"
 #include "client/job_client.h"
+#include "client/workers.h"
 #include "common/spec/job_spec.h"
 #include "common/status.h"
 
@@ -44,30 +45,6 @@ void List(CommandContext& context) {
          running && job.eta_seconds() > 0 ? FormatDuration(job.eta_seconds()) : "-"});
   }
   *context.out << FormatTable(rows);
-}
-
-std::string WorkersTable(const google::protobuf::RepeatedPtrField<v1::WorkerStatus>& workers) {
-  std::vector<std::vector<std::string>> rows = {
-      {"WORKER", "INCARNATION", "STATE", "JOB", "DEVICE", "THREADS", "UNIT", "MEMORY", "WINDOWS"}};
-  for (const v1::WorkerStatus& worker : workers) {
-    rows.push_back({Printable(worker.name()), absl::StrCat(worker.incarnation()), Printable(worker.state()),
-                    worker.job_id().empty() ? "-" : Printable(worker.job_id()), Printable(worker.device()),
-                    absl::StrCat(worker.threads()),
-                    worker.unit_seconds() > 0 ? absl::StrFormat("%.1f ms", worker.unit_seconds() * 1e3) : "-",
-                    FormatBytes(worker.memory_bytes()), FormatCount(worker.windows())});
-  }
-  return FormatTable(rows);
-}
-
-void Workers(CommandContext& context) {
-  const absl::StatusOr<v1::ListWorkersResponse> response = context.Connect()->ListWorkers();
-  if (!response.ok()) return context.Fail(response.status());
-  if (context.json()) return PrintJson(context, *response);
-  if (response->workers().empty()) {
-    *context.out << "No workers. Start one: accrue-worker --coordinator " << context.coordinator << "\n";
-    return;
-  }
-  *context.out << WorkersTable(response->workers());
 }
 
 // Two columns: what it is, and its value.
@@ -179,9 +156,6 @@ void RegisterJobCommands(CLI::App& app, CommandContext& context) {
   AddCommand(app, "list", "List the coordinator's jobs with their state and progress.",
              "accrue list\naccrue list -o json")
       ->callback([&context] { List(context); });
-  AddCommand(app, "workers", "List the workers that are connected, what they do and how fast they are.",
-             "accrue workers")
-      ->callback([&context] { Workers(context); });
 
   const auto job = std::make_shared<std::string>();
   AddJobCommand(app, "describe",

@@ -31,20 +31,4 @@ std::unique_ptr<JobFile> LoadJobFile(CommandContext& context, const std::string&
   return std::make_unique<JobFile>(JobFile{*std::move(job), path, DirectoryOf(AbsolutePath(path))});
 }
 
-int64_t CountParameters(const v1::ModelSpec& model) {
-  const int64_t width = model.width(), hidden = model.hidden();
-  const int64_t table = model.vocabulary() * width;
-  const int64_t head = model.tie_embeddings() ? 0 : table;
-  if (model.architecture() == "gpt2") {
-    const int64_t attention = 4 * width * width + 4 * width;
-    const int64_t mlp = 2 * width * hidden + hidden + width;
-    return table + head + model.context() * width + model.layers() * (attention + mlp + 4 * width) +
-           2 * width;
-  }
-  const int64_t kv_width = model.heads() > 0 ? width / model.heads() * model.kv_heads() : 0;
-  const int64_t bias = model.qkv_bias() ? width + 2 * kv_width : 0;
-  const int64_t attention = 2 * width * width + 2 * width * kv_width + bias;
-  return table + head + model.layers() * (attention + 3 * width * hidden + 2 * width) + width;
-}
-
 }  // namespace accrue

@@ -22,7 +22,4 @@ std::unique_ptr<JobFile> LoadJobFile(CommandContext& context, const std::string&
 // The path made absolute and free of "." and "..".
 std::string AbsolutePath(const std::string& path);
 
-// Parameters of the model; the spec has its shape and its defaults.
-int64_t CountParameters(const v1::ModelSpec& model);
-
 }  // namespace accrue

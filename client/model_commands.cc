@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "client/checkpoint_source.h"
 #include "client/commands.h"
+#include "client/compare.h"
 #include "client/format.h"
 #include "client/job_file.h"
 #include "client/sampler.h"
@@ -322,12 +323,16 @@ void RegisterExport(CLI::App& app, CommandContext& context) {
 void RegisterVerify(CLI::App& app, CommandContext& context) {
   CLI::App* const command =
       AddCommand(app, "verify",
-                 "Compute the digest of checkpoints again from their files, and compare it with the manifest "
-                 "and windows.jsonl.",
-                 "accrue verify runs/headers\naccrue verify runs/headers/checkpoints/window-00000500");
-  const auto source = std::make_shared<std::string>();
+                 "Check the digests of checkpoints, or of two runs: computed again from a checkpoint's files and "
+                 "compared with its manifest and windows.jsonl; or one run's windows with the other's.",
+                 "accrue verify runs/headers\naccrue verify runs/headers/checkpoints/window-00000500\n"
+                 "accrue verify runs/first runs/second");
+  const auto source = std::make_shared<std::string>(), other = std::make_shared<std::string>();
   command->add_option("SOURCE", *source, kSourceHelp)->required();
-  command->callback([&context, source] { Verify(context, *source); });
+  command->add_option("OTHER", *other, "Another run's output folder, or job: both must have equal digests");
+  command->callback([&context, source, other] {
+    other->empty() ? Verify(context, *source) : VerifyRuns(context, *source, *other);
+  });
 }
 
 void RegisterSample(CLI::App& app, CommandContext& context) {

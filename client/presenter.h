@@ -35,6 +35,8 @@ class Presenter {
   // Stays below the live view until it is replaced; a line elsewhere.
   void SetNotice(const std::string& text);
   void SetLastCheckpoint(const v1::CheckpointInfo& checkpoint) { model_.SetLastCheckpoint(checkpoint); }
+  // For so many whole seconds the coordinator has not answered; 0: it does. Shown in the live view.
+  void SetSilence(int64_t seconds) { model_.SetSilence(seconds); }
   // Repaints the live view.
   void Paint();
 

@@ -1,4 +1,5 @@
 // validate and submit: what begins with a job file.
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +13,7 @@
 #include "client/job_file.h"
 #include "client/watch.h"
 #include "common/spec/huggingface_config.h"
+#include "worker/app/memory_estimate.h"
 
 namespace accrue {
 namespace {
@@ -46,7 +48,39 @@ void PrintSpec(std::ostream& out, const ordered_json& object, const std::string&
   }
 }
 
-void Validate(CommandContext& context, const std::string& path) {
+ordered_json JsonOf(const MemoryEstimate& memory) {
+  return {{"parameters_bytes", memory.parameter_bytes},       {"compute_copy_bytes", memory.compute_copy_bytes},
+          {"optimizer_bytes", memory.optimizer_bytes},        {"accumulator_bytes", memory.accumulator_bytes},
+          {"activations_bytes", memory.activation_bytes},     {"gradients_bytes", memory.gradient_bytes},
+          {"reduce_staging_bytes", memory.staging_bytes},     {"total_bytes", memory.total_bytes},
+          {"checkpoint_bytes", memory.checkpoint_bytes}};
+}
+
+void PrintMemory(std::ostream& out, const v1::JobSpec& spec, const MemoryEstimate& memory) {
+  const std::string unit = absl::StrCat("one unit: ", FormatCount(spec.batch().micro_batch()), " x ",
+                                        FormatCount(spec.batch().sequence_length()), " tokens");
+  std::vector<std::vector<std::string>> rows = {
+      {"parameters", FormatBytes(memory.parameter_bytes), FormatParameters(memory.parameters) + " in fp32"}};
+  if (memory.compute_copy_bytes > 0) {
+    rows.push_back({"bf16 copy", FormatBytes(memory.compute_copy_bytes), "what is computed with"});
+  }
+  rows.push_back({"optimizer", FormatBytes(memory.optimizer_bytes), spec.optimizer().name() + ", fp32"});
+  rows.push_back({"accumulator", FormatBytes(memory.accumulator_bytes),
+                  spec.accumulation().mode() == "fast" ? "fp32" : "int64: exact"});
+  rows.push_back({"activations", FormatBytes(memory.activation_bytes), unit});
+  rows.push_back({"gradients", FormatBytes(memory.gradient_bytes), "scratch of one unit"});
+  rows.push_back({"staging", FormatBytes(memory.staging_bytes), "a bucket in the all-reduce, with two workers or more"});
+  rows.push_back({"total", FormatBytes(memory.total_bytes), "and the process itself"});
+  out << "A worker needs memory, whatever the number of workers:\n\n";
+  for (const std::vector<std::string>& row : rows) {
+    out << "  " << row[0] << std::string(13 - row[0].size() + std::max<size_t>(row[1].size(), 10) - row[1].size(), ' ')
+        << row[1] << "  " << row[2] << "\n";
+  }
+  out << "\nWriting a checkpoint takes " << FormatBytes(memory.checkpoint_bytes)
+      << " more for that time, shared among the workers.\n";
+}
+
+void Validate(CommandContext& context, const std::string& path, bool only_estimate) {
   const std::unique_ptr<JobFile> file = LoadJobFile(context, path);
   if (file == nullptr) {
     if (context.json()) *context.out << ordered_json{{"valid", false}, {"file", path}}.dump() << "\n";
@@ -69,24 +103,36 @@ void Validate(CommandContext& context, const std::string& path) {
   for (std::string& warning : WarningsAbout(context, *file, spec)) warnings.push_back(std::move(warning));
 
   const bool shaped = !spec.model().architecture().empty();
+  std::optional<MemoryEstimate> memory;
+  if (shaped) {
+    absl::StatusOr<MemoryEstimate> estimate = EstimateMemory(spec);
+    if (!estimate.ok()) return context.Fail(kExitInvalidSpec, estimate.status().message());
+    memory = *estimate;
+  }
+  if (only_estimate && !memory.has_value()) {
+    return context.Fail(kExitNotFound, "the model's shape is not known here, so there is nothing to estimate");
+  }
   if (context.json()) {
     ordered_json object = {{"valid", true}, {"file", path}, {"units_per_window", UnitsPerWindow(spec)}};
     object["tokens_per_window"] = shaped ? ordered_json(TokensPerWindow(spec)) : nullptr;
-    object["parameters"] = shaped ? ordered_json(CountParameters(spec.model())) : nullptr;
+    object["parameters"] = shaped ? ordered_json(memory->parameters) : nullptr;
+    object["memory"] = memory.has_value() ? JsonOf(*memory) : ordered_json(nullptr);
     object["warnings"] = warnings;
     object["spec"] = ToJson(spec);
     *context.out << object.dump() << "\n";
     return;
   }
   for (const std::string& warning : warnings) context.Warn(warning);
+  if (only_estimate) return PrintMemory(*context.out, spec, *memory);
   *context.out << path << " is valid. With every default:\n\n";
   PrintSpec(*context.out, ToJson(spec), "  ");
   *context.out << "\nA window has " << FormatCount(UnitsPerWindow(spec)) << " units";
   if (shaped) {
     *context.out << " and " << FormatCount(TokensPerWindow(spec)) << " tokens; the model has "
-                 << FormatParameters(CountParameters(spec.model())) << " parameters";
+                 << FormatParameters(memory->parameters) << " parameters";
   }
   *context.out << ".\n";
+  if (memory.has_value()) PrintMemory(*context.out << "\n", spec, *memory);
 }
 
 struct SubmitOptions {
@@ -126,11 +172,13 @@ void Submit(CommandContext& context, const SubmitOptions& options) {
 void RegisterSpecCommands(CLI::App& app, CommandContext& context) {
   CLI::App* const validate = AddCommand(app, "validate",
                                         "Check a job file without running it: all errors at once, each with "
-                                        "line and column; then every default.",
-                                        "accrue validate job.yaml");
+                                        "line and column; then every default, and the memory that a worker needs.",
+                                        "accrue validate job.yaml\naccrue validate --estimate job.yaml");
   const auto path = std::make_shared<std::string>();
   validate->add_option("JOB.yaml", *path, "The job file")->required();
-  validate->callback([&context, path] { Validate(context, *path); });
+  const auto estimate = std::make_shared<bool>(false);
+  validate->add_flag("--estimate", *estimate, "Print only the memory that a worker needs");
+  validate->callback([&context, path, estimate] { Validate(context, *path, *estimate); });
 
   CLI::App* const submit = AddCommand(
       app, "submit",

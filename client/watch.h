@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "client/checkpoint_poller.h"
 #include "client/commands.h"
 #include "client/job_client.h"
 #include "client/presenter.h"
@@ -28,14 +29,5 @@ std::string EndLine(const v1::JobStatus& status);
 
 // Live on a terminal, else plain, on `out`; JSON lines when the context asks for them.
 Presenter::Options PresenterOptions(const CommandContext& context, int64_t every);
-
-// Shows the newest checkpoint in the live view; asks at most every two seconds.
-class CheckpointPoller {
- public:
-  void MaybePoll(const Clock& clock, JobClient& client, const std::string& job, Presenter& presenter);
-
- private:
-  int64_t next_ns_ = 0;
-};
 
 }  // namespace accrue

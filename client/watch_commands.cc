@@ -1,7 +1,6 @@
-// watch, wait and events: what follows a job.
-#include <poll.h>
-
+// watch and wait: what follows a job.
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,7 +14,7 @@ namespace accrue {
 namespace {
 
 constexpr int64_t kRepaintMs = 100;
-constexpr int64_t kCheckpointPollNs = 2'000'000'000;
+constexpr int64_t kPatienceNs = 3'000'000'000;
 
 void Wait(CommandContext& context, const std::string& job, std::optional<double> timeout_seconds) {
   const std::unique_ptr<JobClient> client = context.Connect();
@@ -42,41 +41,6 @@ void Wait(CommandContext& context, const std::string& job, std::optional<double>
   if (!event.status.ok()) return context.Fail(event.status);
   *context.out << (context.json() ? ToJson(status).dump() : EndLine(status)) << "\n";
   context.exit_code = OutcomeOf(status);
-}
-
-std::string EventLine(const v1::LedgerEntry& entry) {
-  std::string line = absl::StrCat(FormatTime(entry.unix_ns()), "  #", entry.sequence(), "  ",
-                                  Printable(entry.kind()), "  window ", entry.window());
-  if (entry.attempt() > 0) absl::StrAppend(&line, "  attempt ", entry.attempt());
-  if (entry.timeline() > 0) absl::StrAppend(&line, "  timeline ", entry.timeline());
-  if (entry.epoch() > 0) absl::StrAppend(&line, "  epoch ", entry.epoch());
-  if (entry.incarnation() > 0) absl::StrAppend(&line, "  worker ", entry.incarnation());
-  if (!entry.reason().empty()) absl::StrAppend(&line, "  ", Printable(entry.reason()));
-  return line;
-}
-
-void Events(CommandContext& context, const std::string& job, int64_t first_sequence, bool follow) {
-  const std::unique_ptr<JobClient> client = context.Connect();
-  bool connected = false;
-  int pause_ms = 100;
-  while (true) {
-    const auto stream = client->Events(job, first_sequence, follow);
-    v1::EventsResponse response;
-    while (stream->Read(&response)) {
-      const v1::LedgerEntry& entry = response.entry();
-      *context.out << (context.json() ? ToJson(entry).dump() : EventLine(entry)) << std::endl;
-      first_sequence = entry.sequence() + 1;
-      connected = true;
-      pause_ms = 100;
-    }
-    const absl::Status status = stream->Finish();
-    if (status.ok()) return;
-    if (!follow || !connected || status.code() != absl::StatusCode::kUnavailable) return context.Fail(status);
-    if (pause_ms == 100)
-      context.Warn(absl::StrCat("connection lost; trying again from entry ", first_sequence));
-    poll(nullptr, 0, pause_ms);
-    pause_ms = std::min(2 * pause_ms, 3000);
-  }
 }
 
 }  // namespace
@@ -109,18 +73,6 @@ Presenter::Options PresenterOptions(const CommandContext& context, int64_t every
   return options;
 }
 
-void CheckpointPoller::MaybePoll(const Clock& clock, JobClient& client, const std::string& job,
-                                 Presenter& presenter) {
-  if (!presenter.live() || clock.SteadyNowNs() < next_ns_) return;
-  next_ns_ = clock.SteadyNowNs() + kCheckpointPollNs;
-  const absl::StatusOr<v1::ListCheckpointsResponse> response = client.ListCheckpoints(job);
-  if (!response.ok() || response->checkpoints().empty()) return;
-  const auto& checkpoints = response->checkpoints();
-  presenter.SetLastCheckpoint(
-      *std::max_element(checkpoints.begin(), checkpoints.end(),
-                        [](const auto& a, const auto& b) { return a.window() < b.window(); }));
-}
-
 void WatchJob(CommandContext& context, JobClient& client, const std::string& job,
               const WatchOptions& options) {
   const Interrupts interrupts;
@@ -130,7 +82,8 @@ void WatchJob(CommandContext& context, JobClient& client, const std::string& job
   {
     Presenter presenter(PresenterOptions(context, options.every));
     FollowEvent event;
-    bool ended = false;
+    bool ended = false, told = false;
+    const int64_t begin_ns = context.clock->SteadyNowNs();
     while (!ended && Interrupts::Count() == 0) {
       if (follower.Next(event, kRepaintMs)) {
         presenter.Apply(event);
@@ -141,7 +94,13 @@ void WatchJob(CommandContext& context, JobClient& client, const std::string& job
           ended = event.kind == FollowEvent::Kind::kEnded;
         }
       }
-      if (presenter.model().status().job_id().empty()) continue;  // nothing to show yet
+      if (presenter.model().status().job_id().empty()) {  // nothing to show yet
+        if (!told && context.clock->SteadyNowNs() - begin_ns > kPatienceNs) {
+          context.Warn(absl::StrCat("no answer yet from the coordinator at ", context.coordinator));
+          told = true;
+        }
+        continue;
+      }
       if (!ended) checkpoints.MaybePoll(*context.clock, client, job, presenter);
       presenter.Paint();
     }
@@ -186,17 +145,6 @@ void RegisterWatchCommands(CLI::App& app, CommandContext& context) {
   wait->add_option("--timeout", *timeout, "Give up after this many seconds, with exit code 1")
       ->check(CLI::PositiveNumber);
   wait->callback([&context, job, timeout] { Wait(context, *job, *timeout); });
-
-  CLI::App* const events = AddCommand(
-      app, "events",
-      "Print a job's ledger: every decision (plans, seals, replays, commits, checkpoints) with its reason.",
-      "accrue events headers\naccrue events headers --follow -o json");
-  add_job(events);
-  const auto first = std::make_shared<int64_t>(0);
-  const auto follow = std::make_shared<bool>(false);
-  events->add_option("--from", *first, "Begin with this entry's number")->check(CLI::NonNegativeNumber);
-  events->add_flag("--follow", *follow, "Go on with new entries until the job ends");
-  events->callback([&context, job, first, follow] { Events(context, *job, *first, *follow); });
 }
 
 }  // namespace accrue

@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "client/format.h"
 #include "client/terminal.h"
+#include "client/workers.h"
 
 namespace accrue {
 namespace {
@@ -87,6 +88,20 @@ std::vector<int> Heights(const std::vector<double>& values, int levels) {
     heights.push_back(std::isfinite(value) ? std::min(levels - 1, static_cast<int>(share * levels)) : -1);
   }
   return heights;
+}
+
+double UnitMs(const v1::WorkerWindow& worker) {
+  return static_cast<double>(worker.phases().compute_ns()) / static_cast<double>(worker.units()) / 1e6;
+}
+
+// Of the workers that had units, the lower one of two in the middle; 0 without any.
+double MedianUnitMs(const google::protobuf::RepeatedPtrField<v1::WorkerWindow>& workers) {
+  std::vector<double> unit_ms;
+  for (const v1::WorkerWindow& worker : workers) {
+    if (worker.units() > 0) unit_ms.push_back(UnitMs(worker));
+  }
+  std::sort(unit_ms.begin(), unit_ms.end());
+  return unit_ms.empty() ? 0 : unit_ms[(unit_ms.size() - 1) / 2];
 }
 
 class LiveView {
@@ -192,6 +207,7 @@ class LiveView {
   void AddWorkers() {
     if (!model_.last().has_value()) return;
     const auto& workers = model_.last()->workers();
+    const double median_ms = MedianUnitMs(workers);
     int64_t units = 0;
     int longest = 6;
     for (const v1::WorkerWindow& worker : workers) {
@@ -199,18 +215,18 @@ class LiveView {
       longest = std::max(longest, std::min(24, Columns(worker.name())));
     }
     Emit(Line().Add(absl::StrCat(workers.size(), workers.size() == 1 ? " worker" : " workers"), Style::kDim));
-    const int footer = (model_.checkpoint().has_value() ? 1 : 0) + (model_.notice().empty() ? 0 : 1);
+    const int footer = (model_.checkpoint().has_value() ? 1 : 0) + (model_.Notice().empty() ? 0 : 1);
     const int room = std::max(1, options_.height - static_cast<int>(lines_.size()) - footer);
     for (int i = 0; i < workers.size(); ++i) {
       if (i == room - 1 && workers.size() > room) {
         Emit(Line().Add(absl::StrCat("  and ", workers.size() - i, " more: accrue workers"), Style::kDim));
         break;
       }
-      AddWorker(workers[i], units, longest);
+      AddWorker(workers[i], units, longest, median_ms);
     }
   }
 
-  void AddWorker(const v1::WorkerWindow& worker, int64_t units, int name_columns) {
+  void AddWorker(const v1::WorkerWindow& worker, int64_t units, int name_columns, double median_ms) {
     const double share = units > 0 ? static_cast<double>(worker.units()) / static_cast<double>(units) : 0;
     Line line;
     line.Add("  ").Add(Printable(worker.name()).substr(0, 24)).PadTo(2 + name_columns + 2);
@@ -218,9 +234,10 @@ class LiveView {
     line.Add(absl::StrFormat("%3.0f%% %4d %s", 100 * share, worker.units(),
                              worker.units() == 1 ? "unit " : "units"));
     if (worker.units() > 0) {
-      const double unit_ms =
-          static_cast<double>(worker.phases().compute_ns()) / static_cast<double>(worker.units()) / 1e6;
+      const double unit_ms = UnitMs(worker);
       line.Add(absl::StrFormat("  %7.1f ms/unit", unit_ms));
+      const std::string slow = absl::StrFormat("  %.1fx median", unit_ms / median_ms);
+      if (unit_ms >= kSlowFactor * median_ms && line.width() + Columns(slow) <= width()) line.Add(slow, Style::kWarm);
     }
     const std::string memory = "  " + FormatBytes(worker.memory_bytes());
     if (worker.memory_bytes() > 0 && line.width() + Columns(memory) <= width()) line.Add(memory, Style::kDim);
@@ -239,7 +256,7 @@ class LiveView {
       }
       Emit(line);
     }
-    if (!model_.notice().empty()) Emit(Line().Add(Printable(model_.notice()), Style::kWarm));
+    if (!model_.Notice().empty()) Emit(Line().Add(Printable(model_.Notice()), Style::kWarm));
   }
 
   const WatchModel& model_;
@@ -274,6 +291,11 @@ void WatchModel::Apply(const v1::WatchResponse& update) {
     losses_ = Binned(losses_, kMaxLosses / 2);
     loss_stride_ *= 2;
   }
+}
+
+std::string WatchModel::Notice() const {
+  if (!notice_.empty() || silence_seconds_ == 0) return notice_;
+  return absl::StrCat("no answer from the coordinator for ", silence_seconds_, " s; the job may well go on");
 }
 
 int64_t WatchModel::windows_done() const {

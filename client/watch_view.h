@@ -23,11 +23,15 @@ class WatchModel {
   // Shown until it is cleared with an empty text: a broken connection, a cancel on its way.
   void SetNotice(std::string notice) { notice_ = std::move(notice); }
 
+  // Shown where there is no notice: for so many seconds the coordinator has not answered; 0: it does.
+  void SetSilence(int64_t seconds) { silence_seconds_ = seconds; }
+
   const v1::JobStatus& status() const { return status_; }
   const std::optional<v1::WindowRecord>& last() const { return last_; }
   const std::optional<v1::EvaluationResult>& evaluation() const { return evaluation_; }
   const std::optional<v1::CheckpointInfo>& checkpoint() const { return checkpoint_; }
-  const std::string& notice() const { return notice_; }
+  // The notice, or what there is to say about the coordinator's silence; empty: nothing.
+  std::string Notice() const;
   // Of all windows seen, thinned evenly once there are many.
   const std::vector<double>& losses() const { return losses_; }
 
@@ -44,6 +48,7 @@ class WatchModel {
   std::optional<v1::EvaluationResult> evaluation_;
   std::optional<v1::CheckpointInfo> checkpoint_;
   std::string notice_;
+  int64_t silence_seconds_ = 0;
   std::vector<double> losses_;
   int64_t loss_stride_ = 1, losses_seen_ = 0;
   double loss_sum_ = 0;

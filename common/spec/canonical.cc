@@ -94,19 +94,19 @@ std::string MessageJson(const Message& message) {
 }
 
 void Compare(const Message& from, const Message& to, const std::string& prefix,
-             std::vector<std::string>& lines) {
+             std::vector<SpecDifference>& differences) {
   const Descriptor& descriptor = *from.GetDescriptor();
   for (int i = 0; i < descriptor.field_count(); ++i) {
     const FieldDescriptor& field = *descriptor.field(i);
     const std::string path = prefix + field.name();
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
       Compare(from.GetReflection()->GetMessage(from, &field), to.GetReflection()->GetMessage(to, &field),
-              path + ".", lines);
+              path + ".", differences);
       continue;
     }
-    const std::string before = Present(from, field) ? FieldJson(from, field) : "not set";
-    const std::string after = Present(to, field) ? FieldJson(to, field) : "not set";
-    if (before != after) lines.push_back(absl::StrCat(path, ": ", before, " -> ", after));
+    const std::string before = Present(from, field) ? FieldJson(from, field) : "";
+    const std::string after = Present(to, field) ? FieldJson(to, field) : "";
+    if (before != after) differences.push_back({path, before, after});
   }
 }
 
@@ -128,9 +128,19 @@ absl::StatusOr<v1::JobSpec> SpecFromJson(absl::string_view json) {
   return spec;
 }
 
+std::vector<SpecDifference> CompareSpecs(const v1::JobSpec& from, const v1::JobSpec& to) {
+  std::vector<SpecDifference> differences;
+  Compare(from, to, "", differences);
+  return differences;
+}
+
 std::vector<std::string> SpecDifferences(const v1::JobSpec& from, const v1::JobSpec& to) {
+  const auto shown = [](const std::string& value) { return value.empty() ? "not set" : value; };
   std::vector<std::string> lines;
-  Compare(from, to, "", lines);
+  for (const SpecDifference& difference : CompareSpecs(from, to)) {
+    lines.push_back(
+        absl::StrCat(difference.field, ": ", shown(difference.from), " -> ", shown(difference.to)));
+  }
   return lines;
 }
 

@@ -66,7 +66,13 @@ std::string SpecHash(const v1::JobSpec& spec);
 // The inverse of CanonicalJson, for what a checkpoint recorded. DATA_LOSS when it is no such text.
 absl::StatusOr<v1::JobSpec> SpecFromJson(absl::string_view json);
 
-// Lines like "batch.sequences: 64 -> 128"; empty for equal specs.
+// A field that two specs have differently, such as "batch.sequences", with its values as JSON; empty: not set.
+struct SpecDifference {
+  std::string field, from, to;
+};
+// In the order of the fields' numbers; empty for equal specs.
+std::vector<SpecDifference> CompareSpecs(const v1::JobSpec& from, const v1::JobSpec& to);
+// The same as lines like "batch.sequences: 64 -> 128".
 std::vector<std::string> SpecDifferences(const v1::JobSpec& from, const v1::JobSpec& to);
 
 // The functions below take a valid spec with defaults.

@@ -17,6 +17,7 @@ using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using ::testing::StartsWith;
 
 class CommandsTest : public ::testing::Test {
  protected:
@@ -56,10 +57,46 @@ TEST_F(CommandsTest, Usage_ExitCode2) {
   EXPECT_EQ(unknown.out, "");
 }
 
+TEST_F(CommandsTest, UnknownCommand_EvenWithHelp_ExitCode2AndTheNearestOne) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"sumbit", "--help"}, "unknown command \"sumbit\" (did you mean \"submit\"?); accrue --help lists the commands"},
+      {{"--help", "sumbit"}, "unknown command \"sumbit\" (did you mean \"submit\"?); accrue --help lists the commands"},
+      {{"help", "sumbit"}, "unknown command \"sumbit\" (did you mean \"submit\"?); accrue --help lists the commands"},
+      {{"data", "prepar"},
+       "unknown command \"prepar\" (did you mean \"prepare\"?); accrue data --help lists the commands"},
+      {{"data", "prepar", "--help"},
+       "unknown command \"prepar\" (did you mean \"prepare\"?); accrue data --help lists the commands"},
+      {{"checkpoint", "xyzzy", "a", "b"}, "unknown command \"xyzzy\"; accrue checkpoint --help lists the commands"},
+      {{"data"},
+       "accrue data: expected a command: prepare, inspect, bigram; accrue data --help says what they do"},
+      {{"data", "inspect"}, "PATH is required; accrue data inspect --help says what is expected"},
+      {{"list", "--colour"},
+       "The following argument was not expected: --colour; accrue list --help says what is expected"}};
+  for (const auto& [arguments, error] : cases) {
+    const ClientResult result = RunAccrue(arguments);
+    EXPECT_EQ(result.exit_code, 2) << error;
+    EXPECT_EQ(result.err, "accrue: " + error + "\n");
+    EXPECT_EQ(result.out, "");
+  }
+}
+
+TEST_F(CommandsTest, Help_OfAGroupAndByWord_ExitCode0) {
+  const ClientResult group = RunAccrue({"data", "--help"});
+  EXPECT_EQ(group.exit_code, 0);
+  EXPECT_EQ(group.err, "");
+  EXPECT_THAT(group.out, HasSubstr("Usage: accrue data"));
+  for (const char* const command : {"prepare", "inspect", "bigram"}) {
+    EXPECT_THAT(group.out, HasSubstr(absl::StrCat("\n  ", command, " ")));
+  }
+  EXPECT_EQ(RunAccrue({"help", "data", "prepare"}).out, RunAccrue({"data", "prepare", "--help"}).out);
+  EXPECT_EQ(RunAccrue({"help"}).out, RunAccrue({"--help"}).out);
+  EXPECT_EQ(RunAccrue({"list", "extra", "--help"}).exit_code, 0);
+}
+
 TEST_F(CommandsTest, Help_EveryCommandHasAnExample) {
   EXPECT_EQ(RunAccrue({"--help"}).exit_code, 0);
   for (const char* const command : {"submit", "validate", "list", "watch", "describe", "wait", "cancel",
-                                    "pause", "resume", "events", "workers", "version"}) {
+                                    "pause", "resume", "events", "workers", "compare", "version"}) {
     const ClientResult help = RunAccrue({command, "--help"});
     EXPECT_EQ(help.exit_code, 0) << command;
     EXPECT_THAT(help.out, HasSubstr(absl::StrCat("accrue ", command))) << command;
@@ -151,9 +188,32 @@ TEST_F(CommandsTest, Validate_GoodFile_DefaultsShown) {
               HasSubstr("data.train: nothing matches data/headers/train-*.bin relative to the job file"));
   const json object = json::parse(RunAccrue({"validate", WriteJob(kJob), "-o", "json"}).out);
   EXPECT_EQ(object["valid"], true);
+  EXPECT_GT(object["memory"]["total_bytes"], 20 * object["parameters"].get<int64_t>());
+  EXPECT_EQ(object["memory"]["optimizer_bytes"], 2 * object["memory"]["parameters_bytes"].get<int64_t>());
   // GPT-2: tables, six layers of four norm vectors, attention and MLP, and the last norm.
   EXPECT_EQ(object["parameters"],
             8192 * 256 + 256 * 256 + 6 * (4 * 256 + 4 * 256 * 257 + 2 * 256 * 1024 + 1280) + 512);
+}
+
+TEST_F(CommandsTest, ValidateEstimate_OnlyTheMemory) {
+  const ClientResult result = RunAccrue({"validate", "--estimate", WriteJob(kJob)});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out, StartsWith("A worker needs memory, whatever the number of workers:\n\n"
+                                     "  parameters     26.3 MiB  6.9M in fp32\n"
+                                     "  optimizer      52.7 MiB  adamw, fp32\n"
+                                     "  accumulator    52.7 MiB  int64: exact\n"));
+  EXPECT_THAT(result.out, HasSubstr("\n  total "));
+  EXPECT_THAT(result.out, HasSubstr("one unit: 4 x 256 tokens"));
+  EXPECT_EQ(RunAccrue({"validate", WriteJob(kJob), "--estimate", "-o", "json"}).out,
+            RunAccrue({"validate", WriteJob(kJob), "-o", "json"}).out);
+}
+
+TEST_F(CommandsTest, ValidateEstimate_ShapeNotKnownHere_ExitCode4) {
+  const std::string path = WriteJob(
+      "name: tuned\nmodel: {from: no-such-folder}\ndata: {train: [a.bin]}\nbatch: {sequences: 8, sequence_length: 16}\n"
+      "windows: 2\n");
+  EXPECT_EQ(RunAccrue({"validate", "--estimate", path}).exit_code, 4);
+  EXPECT_TRUE(json::parse(RunAccrue({"validate", path, "-o", "json"}).out)["memory"].is_null());
 }
 
 TEST_F(CommandsTest, Validate_BadFile_EveryErrorOnStandardError) {
@@ -251,6 +311,7 @@ TEST_F(CommandsTest, Events_TextAndJson) {
   entry.set_window(5);
   entry.set_reason("all units reported");
   service_.events = {entry};
+  service_.status = MakeStatus(v1::JOB_STATE_SUCCEEDED, 4);
   EXPECT_EQ(Run({"events", "headers"}).out, "2023-11-14T22:13:20Z  #3  seal  window 5  all units reported\n");
   EXPECT_EQ(json::parse(Run({"events", "headers", "-o", "json"}).out)["kind"], "seal");
   EXPECT_EQ(Run({"events", "headers", "--from", "4"}).out, "");

@@ -60,6 +60,15 @@ class FakeJobService : public v1::JobService::Service {
   v1::JobStatus status = MakeStatus(v1::JOB_STATE_RUNNING, 2);
   grpc::Status submit_error;
   std::vector<v1::LedgerEntry> events;
+  // What each Events call does, in turn; the last one again and again. Without scripts: all, and then OK.
+  struct EventScript {
+    size_t entries = 0;  // at most so many, from the one that was asked for
+    grpc::Status end = grpc::Status::OK;
+    std::function<void()> then = nullptr;  // called after the entries
+  };
+  std::vector<EventScript> event_scripts;
+  bool repeat_events = false;  // from the first one, whatever was asked for
+  double relative_unit_time = 1;
   std::function<void()> during_submit;
   std::function<bool()> before_workers;  // no worker is listed until it is true
 
@@ -96,6 +105,23 @@ class FakeJobService : public v1::JobService::Service {
     absl::MutexLock lock(&mutex_);
     return watched_from_;
   }
+  // Of the last Watch.
+  bool watched_only_past() {
+    absl::MutexLock lock(&mutex_);
+    return watched_only_past_;
+  }
+  v1::DrainWorkerRequest drained() {
+    absl::MutexLock lock(&mutex_);
+    return drained_;
+  }
+  std::vector<v1::EventsRequest> event_calls() {
+    absl::MutexLock lock(&mutex_);
+    return event_calls_;
+  }
+  void SetStatus(const v1::JobStatus& now) {
+    absl::MutexLock lock(&mutex_);
+    status = now;
+  }
 
  private:
   grpc::Status Known(const std::string& job) const {
@@ -118,7 +144,9 @@ class FakeJobService : public v1::JobService::Service {
   }
   grpc::Status Describe(grpc::ServerContext*, const v1::DescribeRequest* request,
                         v1::DescribeResponse* response) override {
+    absl::MutexLock lock(&mutex_);
     *response->mutable_status() = status;
+    response->mutable_job()->set_job_id(status.job_id());
     response->mutable_job()->mutable_spec()->set_name("headers");
     return Known(request->job());
   }
@@ -155,6 +183,19 @@ class FakeJobService : public v1::JobService::Service {
     worker.set_device("cpu");
     worker.set_threads(2);
     worker.set_unit_seconds(0.0315);
+    worker.set_relative_unit_time(relative_unit_time);
+    return grpc::Status::OK;
+  }
+  grpc::Status DrainWorker(grpc::ServerContext*, const v1::DrainWorkerRequest* request,
+                           v1::DrainWorkerResponse* response) override {
+    absl::MutexLock lock(&mutex_);
+    drained_ = *request;
+    if (request->worker() != "host:42" && request->worker() != "7") {
+      return grpc::Status(grpc::StatusCode::NOT_FOUND, absl::StrCat("no worker \"", request->worker(), "\""));
+    }
+    response->mutable_worker()->set_name("host:42");
+    response->mutable_worker()->set_incarnation(7);
+    response->mutable_worker()->set_job_id("headers-1");
     return grpc::Status::OK;
   }
   grpc::Status Watch(grpc::ServerContext* context, const v1::WatchRequest* request,
@@ -165,6 +206,7 @@ class FakeJobService : public v1::JobService::Service {
       absl::MutexLock lock(&mutex_);
       script = watches.at(std::min(watched_from_.size(), watches.size() - 1));
       watched_from_.push_back(request->first_window());
+      watched_only_past_ = request->only_past();
     }
     for (const v1::WatchResponse& update : script.updates) {
       if (update.has_window() && update.window().window() < request->first_window()) continue;
@@ -185,19 +227,31 @@ class FakeJobService : public v1::JobService::Service {
   grpc::Status Events(grpc::ServerContext*, const v1::EventsRequest* request,
                       grpc::ServerWriter<v1::EventsResponse>* writer) override {
     if (const grpc::Status known = Known(request->job()); !known.ok()) return known;
+    EventScript script{.entries = events.size()};
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!event_scripts.empty()) script = event_scripts[std::min(event_calls_.size(), event_scripts.size() - 1)];
+      event_calls_.push_back(*request);
+    }
+    size_t written = 0;
     for (const v1::LedgerEntry& entry : events) {
-      if (entry.sequence() < request->first_sequence()) continue;
+      if (entry.sequence() < request->first_sequence() && !repeat_events) continue;
+      if (written++ == script.entries) break;
       v1::EventsResponse response;
       *response.mutable_entry() = entry;
       writer->Write(response);
     }
-    return grpc::Status::OK;
+    if (script.then) script.then();
+    return script.end;
   }
 
   absl::Mutex mutex_;
   v1::SubmitRequest submitted_ ABSL_GUARDED_BY(mutex_);
   v1::CancelRequest cancelled_ ABSL_GUARDED_BY(mutex_);
   std::vector<int64_t> watched_from_ ABSL_GUARDED_BY(mutex_);
+  bool watched_only_past_ ABSL_GUARDED_BY(mutex_) = false;
+  v1::DrainWorkerRequest drained_ ABSL_GUARDED_BY(mutex_);
+  std::vector<v1::EventsRequest> event_calls_ ABSL_GUARDED_BY(mutex_);
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -86,7 +86,7 @@ loss 3.0408   validation 3.3012 at 400   norm 0.812   lr 6.00e-04   tokens/s 12,
   3.041 ⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠀⠉⠉⠉⠉⠉⠒⠒⠒⠒⠒⠒⠒⠤⠤⠤⠤⠤⠤⠤⠤⠤⠤⠤⠤⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀⣀
 2 workers
   fast:4242  ██████▎░░░  62%   10 units     31.0 ms/unit  1.0 GiB
-  slow:17    ███▊░░░░░░  38%    6 units     52.0 ms/unit  1.0 GiB
+  slow:17    ███▊░░░░░░  38%    6 units     52.0 ms/unit  1.7x median  1.0 GiB
 checkpoint window 500, verified, 10s ago
 )");
 }
@@ -134,6 +134,19 @@ TEST(RenderLive, BeforeTheFirstWindow_ReasonAndNoNumbers) {
 headers-1  waiting: for 2 workers?[2J          window 0 / 10
 ░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░░   0.0%   ETA -
 )");
+}
+
+TEST(RenderLive, NobodyAnswers_SaysForHowLongUntilThereIsANotice) {
+  WatchModel model = RunningModel();
+  model.SetSilence(7);
+  EXPECT_THAT(Joined(RenderLive(model, At(100, 23))),
+              HasSubstr("\nno answer from the coordinator for 7 s; the job may well go on\n"));
+  model.SetNotice("connection lost");
+  EXPECT_THAT(Joined(RenderLive(model, At(100, 23))), HasSubstr("\nconnection lost\n"));
+  EXPECT_THAT(Joined(RenderLive(model, At(100, 23))), Not(HasSubstr("no answer")));
+  model.SetNotice("");
+  model.SetSilence(0);
+  EXPECT_THAT(Joined(RenderLive(model, At(100, 23))), Not(HasSubstr("no answer")));
 }
 
 TEST(RenderLive, ManyWorkers_RestCounted) {
