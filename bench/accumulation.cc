@@ -89,7 +89,7 @@ int Run(const std::string& shard, int64_t windows, int64_t units, int threads) {
   std::unique_ptr<Engine> engine = OrDie(
       CreateTransformer({.model = model, .rows = kRows, .sequence_length = kSequenceLength}, *backend));
   const ParameterLayout& layout = engine->layout();
-  
+
   std::unique_ptr<Dataset> data = OrDie(Dataset::Open(
       FileSystem::Real(), {{.path = shard}},
       {.sequence_length = kSequenceLength, .order = DataOrder::kShuffled, .seed = 1, .vocabulary = 8192}));
