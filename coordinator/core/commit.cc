@@ -1,6 +1,7 @@
 // From the members' steps to the durable record that a window's update is the one that counts.
 #include <algorithm>
 #include <bit>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,17 @@
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
+namespace {
+
+// What members must agree on: digest, bits of the gradient's norm, parameter hash.
+using Outcome = std::tuple<std::string, uint64_t, std::string>;
+
+std::string TextOf(const Outcome& outcome) {
+  return absl::StrCat(std::get<0>(outcome), " (norm ", std::bit_cast<double>(std::get<1>(outcome)),
+                      std::get<2>(outcome).empty() ? "" : ", parameter hash ", std::get<2>(outcome), ")");
+}
+
+}  // namespace
 
 void Machine::OnWorkerStepped(const WorkerStepped& event) {
   const std::optional<Sender> sender = Accept(event.from, event.key);
@@ -20,31 +32,30 @@ void Machine::OnWorkerStepped(const WorkerStepped& event) {
   }
   run->sealed->failed.erase(event.from);
   run->sealed->steps[event.from] = {event.digest, event.gradient_norm, event.clip_coefficient, event.phases,
-                                    event.memory_bytes};
+                                    event.memory_bytes, event.parameter_hash};
   sender->worker->memory_bytes = event.memory_bytes;
 }
 
-// All members stepped: equal digests and norms commit; a strict majority commits without the others.
+// All members stepped: equal digests, norms and parameter hashes commit; a strict majority commits without the others;
+// without one, nobody's state counts.
 bool Machine::TryCommit(Job& job) {
   const Sealed& sealed = *job.current->sealed;
   if (sealed.steps.size() < job.members.size()) return false;
-  using Outcome = std::pair<std::string, uint64_t>;
   std::map<Outcome, std::vector<Incarnation>> by_outcome;
   for (const auto& [member, step] : sealed.steps) {
-    by_outcome[{step.digest, std::bit_cast<uint64_t>(step.gradient_norm)}].push_back(member);
+    by_outcome[{step.digest, std::bit_cast<uint64_t>(step.gradient_norm), step.parameter_hash}].push_back(member);
   }
   const auto winner =
       std::max_element(by_outcome.begin(), by_outcome.end(),
                        [](const auto& a, const auto& b) { return a.second.size() < b.second.size(); });
   if (winner->second.size() * 2 <= job.members.size()) {
     const auto other = winner == by_outcome.begin() ? std::next(winner) : by_outcome.begin();
-    EndJob(job, JobState::kFailed,
-           absl::StrCat("window ", job.current->number,
-                        " ended in different states, and no majority: ", NameOf(winner->second[0]), " has ",
-                        winner->first.first, ", ", NameOf(other->second[0]), " has ", other->first.first));
+    RollBack(job, absl::StrCat("window ", job.current->number, " ended in different states, and no majority: ",
+                               NameOf(winner->second[0]), " has ", TextOf(winner->first), ", ",
+                               NameOf(other->second[0]), " has ", TextOf(other->first)));
     return true;
   }
-  const std::string digest = winner->first.first;
+  const std::string digest = std::get<0>(winner->first);
   const auto recorded = job.recorded.find(job.current->number);
   // Fast accumulation does not promise it.
   if (job.config.exact && recorded != job.recorded.end() && recorded->second != digest) {
@@ -53,16 +64,19 @@ bool Machine::TryCommit(Job& job) {
                         "; recorded was ", recorded->second));
     return true;
   }
-  const double gradient_norm = std::bit_cast<double>(winner->first.second);
+  const double gradient_norm = std::bit_cast<double>(std::get<1>(winner->first));
   std::vector<Incarnation> minority;
   for (const auto& [outcome, members] : by_outcome) {
     if (outcome != winner->first) minority.insert(minority.end(), members.begin(), members.end());
   }
+  const std::string right = TextOf(winner->first);
   for (Incarnation member : minority) {
-    const std::string theirs = sealed.steps.at(member).digest;
+    const Step& step = sealed.steps.at(member);
+    const std::string theirs =
+        TextOf(Outcome(step.digest, std::bit_cast<uint64_t>(step.gradient_norm), step.parameter_hash));
     ExpelWorker(member,
                 absl::StrCat("quarantined: after window ", job.current->number, " it holds ", theirs,
-                             ", the majority ", digest),
+                             ", the majority ", right),
                 false);
   }
   CommitWindow(job, digest, gradient_norm);
@@ -104,6 +118,7 @@ void Machine::CommitWindow(Job& job, const std::string& digest, double gradient_
   const WindowRecord record = RecordOf(job, run, digest, gradient_norm);
   const bool first_time = job.recorded.emplace(run.number, digest).second;
   if (first_time) {
+    job.rollbacks = 0;
     Persist(job, PersistCommit{job.config.id, record});
     if (record.skipped) ++job.windows_skipped;
     job.loss = record.loss;
@@ -123,6 +138,7 @@ void Machine::CommitWindow(Job& job, const std::string& digest, double gradient_
   job.digest = digest;
   job.exponents = record.next_exponents;
   PersistPositionOf(job);
+  job.parameter_hash = run.sealed->steps.begin()->second.parameter_hash;  // who differed is gone
   job.last_commit_ns = now_ns_;
   job.failed_reduces = 0;
   job.current = std::exchange(job.next, std::nullopt);

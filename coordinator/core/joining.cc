@@ -29,6 +29,11 @@ std::string Machine::WhyUnfit(const Job& job, const JobLoaded& event) const {
     return job.members.empty() && !job.going_back ? "it holds no state, and there is no member to copy from"
                                                   : "";
   }
+  const bool current = event.key.window.value() == job.committed && event.digest == job.digest;
+  if (current && !job.parameter_hash.empty() && !event.parameter_hash.empty() &&
+      event.parameter_hash != job.parameter_hash) {
+    return absl::StrCat("its parameters have hash ", event.parameter_hash, ", the job's ", job.parameter_hash);
+  }
   const StartPoint& origin = job.origin;
   if (event.key.window != origin.window) return "";  // of an older start: it will be synced
   if (!origin.digest.empty() && event.digest != origin.digest) {
@@ -66,6 +71,9 @@ void Machine::OnJobLoaded(const JobLoaded& event) {
       return ReleaseWorker(job, event.from, "it loaded exponents for another number of tensors", true);
     }
     job.exponents = job.origin.exponents = event.exponents;
+  }
+  if (job.members.empty() && job.parameter_hash.empty() && event.digest == job.digest) {
+    job.parameter_hash = event.parameter_hash;
   }
   worker.held_digest = event.digest;
   worker.held_window = event.key.window.value();

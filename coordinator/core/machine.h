@@ -116,6 +116,7 @@ struct Job {
   int64_t steps = 0;      // of these, windows that stepped
   std::string digest;
   std::vector<int> exponents;  // of the next window; empty before the probe, and in fast mode
+  std::string parameter_hash;  // of its parameters and compute copies; empty: not known
 
   std::map<int64_t, std::string> recorded;  // digests of windows committed durably beyond origin.window
   std::map<int64_t, double> evaluated;      // losses by window, of evaluations since origin.window
@@ -138,6 +139,7 @@ struct Job {
   std::vector<Incarnation> lessees;  // of the last plan,
   std::vector<int64_t> shares;       // and their units
   std::string communicator;          // empty: spent; the next seal names a new one
+  int rollbacks = 0;                 // for want of an agreement, since the last window that was new
   int failed_reduces = 0;            // in a row, without a death
   int64_t seal_not_before_ns = 0;    // a reduce that failed so is not tried again at once
   std::optional<Sync> sync;
@@ -270,6 +272,7 @@ class Machine {
   // ---- seal.cc ----
   bool TrySeal(Job& job);
   bool ParameterHashesAgree(Job& job);
+  void QuarantineByHash(Job& job, const std::string& right, const std::string& whose);
   void VoidByOverflow(Job& job, const Totals& totals);
   void SealWindow(Job& job, Totals totals);
 
@@ -289,6 +292,7 @@ class Machine {
   bool VoidDisputed(Job& job);
   void StartAttempt(Job& job, const std::vector<int>& exponents, const std::string& kind,
                     const std::string& reason);
+  void RollBack(Job& job, const std::string& reason);
   void GoBack(Job& job, const std::string& reason);
   bool Restart(Job& job);
   void ExpelMostAccused(Job& job);

@@ -176,6 +176,7 @@ void Machine::Detach(Job& job, Incarnation incarnation, const std::string& reaso
     job.origin.digest.clear();
     job.origin.exponents.clear();
     job.digest.clear();
+    job.parameter_hash.clear();
     job.exponents.clear();
   }
 }

@@ -15,6 +15,8 @@ namespace {
 // removed, and until the job is given up.
 constexpr int kAccuseAfterFailures = 2;
 constexpr int kMaxFailedReduces = 8;
+// Times that members may end in different states, without a new window in between, until the job is given up.
+constexpr int kMaxRollbacks = 3;
 
 }  // namespace
 
@@ -164,6 +166,26 @@ void Machine::StartAttempt(Job& job, const std::vector<int>& exponents, const st
   }
 }
 
+// Its holders do not agree on the state, and nothing tells who is right: all of them give it up. They go on from the
+// newest verified checkpoint, as other workers would.
+void Machine::RollBack(Job& job, const std::string& reason) {
+  if (++job.rollbacks >= kMaxRollbacks) {
+    EndJob(job, JobState::kFailed,
+           absl::StrCat(reason, "; time ", job.rollbacks, " without a new window in between"));
+    return;
+  }
+  const std::vector<Incarnation> holders = job.members;
+  SetMembers(job, {}, reason);
+  GoBack(job, reason);
+  for (Incarnation holder : holders) {
+    Worker& worker = workers_.at(holder);
+    worker.held_digest.clear();
+    const bool owes = OwesShard(job, holder);  // of an older state, which counts
+    SetRole(job, worker, worker.leaving && owes ? Role::kDraining : Role::kReady);
+    if (worker.leaving && !owes) ReleaseWorker(job, holder, worker.leaving_reason, false);
+  }
+}
+
 // No holder of the state is left. What can still become the newest checkpoint is awaited (Restart).
 void Machine::GoBack(Job& job, const std::string& reason) {
   ACCRUE_CHECK(job.members.empty());
@@ -177,7 +199,7 @@ void Machine::GoBack(Job& job, const std::string& reason) {
   if (job.checkpoint && !job.checkpoint->committed) job.checkpoint.reset();
   job.going_back = true;
   Record(job, "state",
-         absl::StrCat("every holder of the state of window ", job.committed, " is gone: ", reason));
+         absl::StrCat("nobody holds the state of window ", job.committed, " any more: ", reason));
 }
 
 // On a new timeline, from the newest verified checkpoint. Windows computed again must come out as recorded.
@@ -191,6 +213,8 @@ bool Machine::Restart(Job& job) {
   job.steps = job.origin.steps;
   job.digest = job.origin.digest;
   job.exponents = job.origin.exponents;
+  job.parameter_hash.clear();
+  job.checkpoint_owed = false;  // it was of a window that comes again
   job.last_commit_ns = -1;
   job.failed_reduces = 0;
   job.min_loaded_at_ns = -1;

@@ -40,32 +40,41 @@ bool Machine::TrySeal(Job& job) {
   return true;
 }
 
-// True if they do. Else whoever disagrees with a strict majority is sent away, and its units are computed
-// anew.
+// True if every member computed with the parameters of the last commit; where their hash is not known, with the same
+// ones. Else whoever did not (or disagrees with a strict majority) is sent away, and its units are computed anew; if
+// nobody is left, or nobody can tell, all give up the state.
 bool Machine::ParameterHashesAgree(Job& job) {
-  std::map<std::string, std::vector<Incarnation>> by_hash;
-  for (Incarnation member : job.members)
-    by_hash[job.current->parts.at(member).parameter_hash].push_back(member);
-  if (by_hash.size() == 1) return true;
-  for (const auto& [hash, agreeing] : by_hash) {
-    if (agreeing.size() * 2 <= job.members.size()) continue;
-    for (const auto& [other, minority] : std::map(by_hash)) {
-      if (other == hash) continue;
-      for (Incarnation member : minority) {
-        ExpelWorker(
-            member,
-            absl::StrCat("quarantined: window ", job.current->number,
-                         " was computed with parameters of hash ", other, ", the majority's is ", hash),
-            false);
-      }
-    }
+  std::map<std::string, int64_t> votes;
+  for (Incarnation member : job.members) ++votes[job.current->parts.at(member).parameter_hash];
+  const std::string& committed = job.parameter_hash;
+  if (votes.size() == 1 && (committed.empty() || votes.count(committed) > 0)) return true;
+  if (votes.count(committed) > 0 && !committed.empty()) {
+    QuarantineByHash(job, committed, "the last commit's");
     return false;
   }
-  EndJob(job, JobState::kFailed,
-         absl::StrCat("window ", job.current->number,
-                      " was computed with different parameters, and no majority: ", by_hash.begin()->first,
-                      " and ", std::next(by_hash.begin())->first));
+  std::string seen;
+  for (const auto& [hash, count] : votes) {
+    if (committed.empty() && count * 2 > static_cast<int64_t>(job.members.size())) {
+      QuarantineByHash(job, std::string(hash), "the majority's");
+      return false;
+    }
+    absl::StrAppend(&seen, seen.empty() ? "" : " and ", hash);
+  }
+  RollBack(job, absl::StrCat("window ", job.current->number, " was computed with parameters of hash ", seen,
+                             committed.empty() ? ", and no majority"
+                                               : absl::StrCat(", the last commit's is ", committed)));
   return false;
+}
+
+void Machine::QuarantineByHash(Job& job, const std::string& right, const std::string& whose) {
+  for (Incarnation member : std::vector(job.members)) {
+    const std::string hash = job.current->parts.at(member).parameter_hash;
+    if (hash == right) continue;
+    ExpelWorker(member,
+                absl::StrCat("quarantined: window ", job.current->number, " was computed with parameters of hash ",
+                             hash, ", ", whose, " is ", right),
+                false);
+  }
 }
 
 void Machine::VoidByOverflow(Job& job, const Totals& totals) {

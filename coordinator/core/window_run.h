@@ -51,6 +51,7 @@ struct Step {
   double clip_coefficient = 1;
   PhaseTimes phases;
   int64_t memory_bytes = 0;
+  std::string parameter_hash;
 };
 
 // Sums over a window's units, in unit order.

@@ -58,7 +58,7 @@ void Harness::Take(const Effect& effect) {
     orders_[send->to.value()] = {now->key, now->order};
   if (const auto* plan = std::get_if<Plan>(&send->message)) {
     Share& share = shares_[{send->to.value(), plan->key.window.value()}];
-    if (plan->key.attempt != share.key.attempt) share = Share();
+    if (plan->key.attempt != share.key.attempt || plan->key.timeline != share.key.timeline) share = Share();
     share.key = plan->key;
     for (const UnitRange& range : plan->units) {
       for (int64_t i = 0; i < range.count; ++i) share.units.push_back(range.first + i);
@@ -163,6 +163,7 @@ void Harness::Step(Incarnation worker, int64_t window, const std::string& digest
   stepped.key = Last<Seal>(worker).key;
   stepped.digest = digest;
   stepped.gradient_norm = norm;
+  stepped.parameter_hash = parameter_hash;
   Apply(stepped);
 }
 

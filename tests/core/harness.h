@@ -81,6 +81,7 @@ class Harness {
   // What a unit reports; tests change it by unit.
   UnitReport UnitOf(int64_t window, int64_t unit) const;
   std::map<std::pair<int64_t, int64_t>, UnitReport> special;  // by (window, unit)
+  std::string parameter_hash;  // that Step says
   int64_t buckets = 1;  // of the layout; to be set before anybody loads
 
   // Units held by the worker for the window's present attempt, ascending.

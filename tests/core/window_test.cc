@@ -1,7 +1,6 @@
 // A window without deaths: plan, verdict, seal, step, commit.
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -330,29 +329,6 @@ TEST(Commit, StrictMajority_QuarantinesTheRestAndCommits) {
   ASSERT_THAT(harness.commits, SizeIs(1));
   EXPECT_EQ(harness.commits[0].digest, "right");
   EXPECT_THAT(harness.Sent<Commit>(), SizeIs(2));
-}
-
-TEST(Commit, NoMajority_FailsTheJobWithBothDigests) {
-  Harness harness;
-  harness.Submit(SmallJob());
-  const auto workers = harness.Start(2);
-  for (Incarnation worker : workers) harness.Compute(worker, 0);
-  harness.Step(workers[0], 0, "one");
-  harness.Step(workers[1], 0, "other");
-  EXPECT_EQ(harness.View().state, JobState::kFailed);
-  EXPECT_THAT(harness.View().reason, AllOf(HasSubstr("one"), HasSubstr("other")));
-  EXPECT_THAT(harness.commits, IsEmpty());
-  EXPECT_THAT(harness.Sent<Release>(), SizeIs(2));
-}
-
-TEST(Commit, EqualDigestsButNorms_AreNotEqual) {
-  Harness harness;
-  harness.Submit(SmallJob());
-  const auto workers = harness.Start(2);
-  for (Incarnation worker : workers) harness.Compute(worker, 0);
-  harness.Step(workers[0], 0, "same", 1.0);
-  harness.Step(workers[1], 0, "same", std::nextafter(1.0, 2.0));
-  EXPECT_EQ(harness.View().state, JobState::kFailed);
 }
 
 TEST(Commit, SecondWindow_IsSealedOnlyAfterIt) {

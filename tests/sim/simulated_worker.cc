@@ -106,6 +106,12 @@ void SimulatedWorker::Receive(const WorkerMessage& message) {
   Next();
 }
 
+void SimulatedWorker::Flip() {
+  if (!has_state_) return;
+  state_.digest ^= simulator_.Random() | 1;
+  flipped = true;
+}
+
 void SimulatedWorker::OnAssign(const AssignJob& assign) {
   Forget();
   has_state_ = false;
@@ -130,7 +136,9 @@ void SimulatedWorker::OnAssign(const AssignJob& assign) {
             state_ = *stored;
             has_state_ = true;
           }
+          flipped = false;
           if (has_state_) {
+            loaded.parameter_hash = Text(state_.digest);
             loaded.key.window = Window(state_.window);
             loaded.digest = Text(state_.digest);
             loaded.exponents = state_.exponents;
@@ -300,7 +308,7 @@ void SimulatedWorker::BeginStep() {
     WorkerStepped stepped;
     stepped.from = incarnation_;
     stepped.key = seal.key;
-    stepped.digest = Text(state_.digest);
+    stepped.digest = stepped.parameter_hash = Text(state_.digest);
     stepped.gradient_norm = static_cast<double>(state_.digest % 1000);
     simulator_.FromWorker(*this, std::move(stepped));
     if (seal.checkpoint) WriteCheckpoint(seal.key, *seal.checkpoint);
@@ -350,6 +358,7 @@ void SimulatedWorker::SyncDone(const std::string& collective, const SimulatedSta
   if (sync.source != incarnation_) {
     state_ = state;
     has_state_ = true;
+    flipped = false;
   }
   simulator_.FromWorker(*this, StateSynced{incarnation_, sync.key, Text(state_.digest)});
   Next();

@@ -49,7 +49,11 @@ class SimulatedWorker {
   const SimulatedUnits& accumulator() const { return accumulator_; }
   const std::vector<SimulatedSum>& final_sums() const { return final_sums_; }
 
+  // A bit of its memory changes: of the parameters, or what the step makes of them.
+  void Flip();
+
   bool alive = true;  // false: the process has ended
+  bool flipped = false;  // its state is not what it should be
   bool leaving = false;
   // In-order channels: when the last message that is on the way arrives.
   int64_t last_to_ns = 0, last_from_ns = 0;

@@ -38,6 +38,7 @@ struct SimulationConfig {
   double crashes = 0;             // of the coordinator
   double pauses = 0;              // for a moment
   double breaks = 0;              // a reduce fails although everybody lives
+  double flips = 0;               // of a bit of a worker's state
   double failed_checkpoints = 0;  // probability
   int64_t faults_until_ns = 0;
 
@@ -59,6 +60,7 @@ struct SimulationResult {
   int64_t end_ns = 0;
   double worst_makespan_ratio = 0;  // over ideal, of windows from the fourth on
   int64_t deaths = 0, attempts = 0, restarts = 0, crashes = 0;
+  int64_t quarantines = 0;
   int64_t partial_seals = 0;  // that went on from buckets that were final
   std::map<std::string, int64_t> dropped;
 };

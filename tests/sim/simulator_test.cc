@@ -64,6 +64,26 @@ TEST(Simulator, BrokenReduces_GoOnFromFinalBucketsWithinTheAttempt) {
   EXPECT_EQ(CheckScenario(config), "");
 }
 
+TEST(Simulator, BitsFlip_DigestsOfOne) {
+  int64_t quarantines = 0, restarts = 0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    SimulationConfig config = QuietScenario(seed);
+    config.workers = 5;
+    config.job.min_workers = 3;
+    config.job.total_windows = 60;
+    config.job.units_per_window = 15;
+    config.flips = 0.6;
+    config.breaks = 2;
+    config.faults_until_ns = 10'000'000'000;
+    const SimulationResult result = Simulator(config).Run();
+    quarantines += result.quarantines;
+    restarts += result.restarts;
+    EXPECT_EQ(CheckScenario(config), "");
+  }
+  EXPECT_GT(quarantines, 20);
+  EXPECT_GT(restarts, 0);
+}
+
 class Chaos : public ::testing::TestWithParam<uint64_t> {};
 
 TEST_P(Chaos, DeathsJoinsAndLeaves_DigestsOfOne) { EXPECT_EQ(CheckScenario(ChaosScenario(GetParam())), ""); }
