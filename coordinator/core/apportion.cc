@@ -27,26 +27,54 @@ std::vector<double> UnitTimes(const std::vector<Load>& loads) {
   return times;
 }
 
+constexpr int kMaxHalvings = 60;
+
+// Gives each what it can finish within the time beyond what it has to do before; returns how much that is.
+int64_t GiveWithin(double time_ns, const std::vector<double>& times, const std::vector<Load>& loads,
+                   std::vector<int64_t>& counts) {
+  int64_t given = 0;
+  for (size_t i = 0; i < times.size(); ++i) {
+    // A hair less, so that rounding never gives more units than there are.
+    const auto within = static_cast<int64_t>(time_ns / times[i] * (1 - 1e-12));
+    counts[i] = std::max<int64_t>(within - loads[i].pending, 0);
+    given += counts[i];
+  }
+  return given;
+}
+
 }  // namespace
+
+double IdealNs(int64_t units, const std::vector<Load>& loads) {
+  double speed = 0;
+  for (double time : UnitTimes(loads)) speed += 1 / time;
+  return static_cast<double>(units) / speed;
+}
 
 std::vector<int64_t> Apportion(int64_t units, const std::vector<Load>& loads) {
   ACCRUE_CHECK(!loads.empty() && units >= 0);
   const std::vector<double> times = UnitTimes(loads);
   std::vector<int64_t> counts(loads.size(), 0);
-  int64_t left = units;
-
-  // Giving each unit in turn to the worker that would finish it first is optimal. Whatever finishes within
-  // the ideal makespan is given by that rule before anything else, so it can be given at once.
-  if (std::all_of(loads.begin(), loads.end(), [](const Load& load) { return load.pending == 0; })) {
-    double speed = 0;
-    for (double time : times) speed += 1 / time;
-    const double ideal = static_cast<double>(units) / speed;
-    for (size_t i = 0; i < times.size(); ++i) {
-      // A hair less, so that rounding never gives more units than there are.
-      counts[i] = std::min(left, static_cast<int64_t>(ideal / times[i] * (1 - 1e-12)));
-      left -= counts[i];
-    }
+  // Giving each unit in turn to the worker that would finish it first is optimal. Whatever finishes within some time is
+  // given by that rule before anything else, so it can be given at once: up to the longest time found within which
+  // that is not too much.
+  int64_t pending = 0;
+  double speed = 0;
+  for (size_t i = 0; i < times.size(); ++i) {
+    pending += loads[i].pending;
+    speed += 1 / times[i];
   }
+  double high = static_cast<double>(units + pending) / speed, low = 0;
+  int64_t given = GiveWithin(high, times, loads, counts);
+  if (given > units) {
+    for (int halving = 0; halving < kMaxHalvings; ++halving) {
+      const double middle = (low + high) / 2;
+      given = GiveWithin(middle, times, loads, counts);
+      (given > units ? high : low) = middle;
+      if (given <= units && units - given <= static_cast<int64_t>(times.size())) break;
+    }
+    given = GiveWithin(low, times, loads, counts);
+  }
+  int64_t left = units - given;
 
   using Finish = std::pair<double, size_t>;
   std::priority_queue<Finish, std::vector<Finish>, std::greater<>> next;

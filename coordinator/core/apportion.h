@@ -12,9 +12,11 @@ struct Load {
   int64_t pending = 0;  // units that the worker has to do before
 };
 
-// Counts that add up to `units` and make the last worker finish earliest. O(n log n) when nothing is pending.
-// Requires a worker.
+// Counts that add up to `units` and make the last worker finish earliest. O(n log n). Requires a worker.
 std::vector<int64_t> Apportion(int64_t units, const std::vector<Load>& loads);
+
+// The time for `units` if they could be cut at will, with nothing pending.
+double IdealNs(int64_t units, const std::vector<Load>& loads);
 
 // When the last worker is done.
 double MakespanNs(const std::vector<Load>& loads, const std::vector<int64_t>& counts);

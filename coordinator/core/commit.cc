@@ -142,6 +142,7 @@ void Machine::CommitWindow(Job& job, const std::string& digest, double gradient_
   job.last_commit_ns = now_ns_;
   job.failed_reduces = 0;
   job.current = std::exchange(job.next, std::nullopt);
+  if (job.current) job.current->begun_at_ns = now_ns_;
   if (job.checkpoint && job.checkpoint->name.window == job.committed) CommitCheckpoint(job);
 }
 

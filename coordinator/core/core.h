@@ -38,6 +38,11 @@ struct CoreOptions {
   int64_t reduce_retry_ns = 100'000'000;
   int64_t sync_timeout_ns = 120'000'000'000;  // for a joiner to hold the state
   bool check_thoroughly = false;  // every invariant after every event, at O(units): for simulations
+  // Units not begun are taken from a late worker if the window ends sooner by so much of the time that it would take if
+  // split ideally, and by so much at least; who is late is looked at so often.
+  double move_threshold = 0.05;
+  int64_t move_gain_ns = 10'000'000;
+  int64_t balance_interval_ns = 20'000'000;
   double plan_threshold = 0.03;  // gain in makespan below which a plan keeps the shares of the last
 };
 
@@ -69,6 +74,9 @@ struct WorkerView {
   double unit_seconds = 0;  // exponentially weighted mean
   int64_t memory_bytes = 0;
   int64_t windows = 0;
+  // unit_seconds over the median of its job's workers, the lower one of two; 0 while it cannot be told. Its own
+  // compute alone: who waits for others is not slow.
+  double relative_unit_time = 0;
 };
 
 class Core {

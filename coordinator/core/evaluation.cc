@@ -39,6 +39,9 @@ void Machine::OnEvaluationReported(const EvaluationReported& event) {
       evaluation = candidate;
   }
   if (evaluation == nullptr) return Drop("evaluation is not on the way");
+  if (job.current && job.current->parts.count(event.from) > 0) {
+    job.current->parts.at(event.from).progress_ns = now_ns_;  // it comes before its units
+  }
   for (const EvaluationReport& report : event.reports) {
     if (!(*evaluation)->leases.Holds(event.from, report.unit)) {
       Drop("evaluation unit is not leased to the worker");

@@ -1,5 +1,7 @@
 #include "coordinator/core/leases.h"
 
+#include <algorithm>
+
 #include "common/check.h"
 
 namespace accrue::core {
@@ -52,6 +54,14 @@ void Leases::MarkDone(int64_t unit) {
   entry.done = true;
   ++done_;
   ++shares_[entry.holder].done;
+}
+
+void Leases::Return(Incarnation worker, int64_t unit) {
+  ACCRUE_CHECK(Holds(worker, unit) && !Done(unit));
+  units_[static_cast<size_t>(unit)] = Unit();
+  --shares_.at(worker).leased;
+  ++free_;
+  first_free_ = std::min(first_free_, unit);
 }
 
 void Leases::Revoke(Incarnation worker) {

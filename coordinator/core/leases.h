@@ -44,6 +44,9 @@ class Leases {
   // Requires a leased unit that is not done.
   void MarkDone(int64_t unit);
 
+  // Requires a unit that the worker holds and has not done: it is free.
+  void Return(Incarnation worker, int64_t unit);
+
   // The worker's units are free, done or not.
   void Revoke(Incarnation worker);
   // What it has done stays done, the rest is free.

@@ -74,7 +74,7 @@ std::vector<Effect> Machine::Apply(const Event& event, int64_t now_ns) {
                  [&](const WorkerStepped& e) { OnWorkerStepped(e); },
                  [&](const ReduceFailed& e) { OnReduceFailed(e); },
                  [&](const WorkerHolds& e) { OnWorkerHolds(e); },
-                 [&](const UnitsReturned&) { Drop("nothing was recalled"); },
+                 [&](const UnitsReturned& e) { OnUnitsReturned(e); },
                  [&](const CommunicatorPrepared&) { Drop("nothing is prepared"); },
                  [&](const EvaluationReported& e) { OnEvaluationReported(e); },
                  [&](const CheckpointShardWritten& e) { OnShardWritten(e); },
@@ -118,7 +118,7 @@ bool Machine::AdvanceOnce(Job& job) {
   if (job.members.empty()) return StartRunning(job);
   if (job.committed >= job.EndWindow()) return FinishJob(job);
   return ReleaseLeavers(job) || AdmitJoiners(job) || PlanWindows(job) || VoidDisputed(job) || LeaseFreeUnits(job) ||
-         TrySeal(job);
+         Balance(job) || TrySeal(job);
 }
 
 void Machine::CheckInvariants(const Job& job) const {

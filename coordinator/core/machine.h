@@ -4,7 +4,7 @@
 // order, until nothing is left to do. So a decision depends on the facts and not on the order in which they
 // came in.
 //
-// One file an idea: jobs.cc, members.cc, joining.cc, planning.cc, reports.cc, seal.cc, commit.cc,
+// One file an idea: jobs.cc, members.cc, joining.cc, planning.cc, balance.cc, reports.cc, seal.cc, commit.cc,
 // recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
 #pragma once
 
@@ -140,6 +140,7 @@ struct Job {
   std::vector<int64_t> shares;       // and their units
   std::string communicator;          // empty: spent; the next seal names a new one
   int rollbacks = 0;                 // for want of an agreement, since the last window that was new
+  int64_t balance_at_ns = 0;         // when to look again who is late
   int failed_reduces = 0;            // in a row, without a death
   int64_t seal_not_before_ns = 0;    // a reduce that failed so is not tried again at once
   std::optional<Sync> sync;
@@ -172,6 +173,7 @@ class Machine {
 
   JobView View(const Job& job) const;
   WorkerView View(const Worker& worker) const;
+  std::vector<WorkerView> WorkerViews() const;
   const std::vector<std::unique_ptr<Job>>& jobs() const { return jobs_; }
   const std::map<Incarnation, Worker>& workers() const { return workers_; }
   const std::map<std::string, int64_t>& dropped() const { return dropped_; }
@@ -259,6 +261,15 @@ class Machine {
   std::vector<Incarnation> Lessees(const Job& job) const;
   std::vector<Load> LoadsOf(const std::vector<Incarnation>& workers, const Leases* pending) const;
   bool MayPlan(const Job& job) const;
+
+  // ---- balance.cc ----
+  double MedianUnitNs(const std::vector<Incarnation>& workers) const;
+  std::vector<Load> LoadsNow(const WindowRun& run, const std::vector<Incarnation>& workers) const;
+  bool Balance(Job& job);
+  bool AskBack(Job& job, Incarnation worker, int64_t units, double late_ns);
+  void OnUnitsReturned(const UnitsReturned& event);
+  std::string CheckReturned(const WindowRun& run, const UnitsReturned& event, int64_t asked,
+                            std::vector<int64_t>& units) const;
 
   // ---- reports.cc ----
   void OnUnitsReported(const UnitsReported& event);

@@ -31,22 +31,23 @@ void Machine::OnWorkerHeartbeat(const WorkerHeartbeat& event) {
 
 void Machine::OnWorkerLeaving(const WorkerLeaving& event) {
   Worker* worker = Seen(event.from);
-  if (worker == nullptr || worker->leaving) return;
-  worker->leaving = true;
+  if (worker == nullptr || (worker->leaving && !event.at_once)) return;
+  const bool again = std::exchange(worker->leaving, true);
   worker->leaving_reason = event.reason;
   idle_.erase(event.from);
   Job* job = MutableJob(worker->job);
   if (job == nullptr) return;
-  Record(*job, "worker", absl::StrCat(NameOf(event.from), " leaves: ", event.reason), event.from);
+  Record(*job, "worker",
+         absl::StrCat(NameOf(event.from), event.at_once ? " leaves at once: " : " leaves: ", event.reason), event.from);
   if (worker->role == Role::kResumed) return;  // with the others, once they are members again
   if (worker->role != Role::kMember) {
-    ReleaseWorker(*job, event.from, event.reason, false);
+    if (!again) ReleaseWorker(*job, event.from, event.reason, false);
     return;
   }
-  // It finishes the window that is on the way.
-  worker->leaves_at = job->current ? job->committed + 1 : job->committed;
+  // It finishes the window that is on the way; or only a reduce that has begun, and hands its units back.
+  worker->leaves_at = job->current && !event.at_once ? job->committed + 1 : job->committed;
   job->next_leave_at = std::min(job->next_leave_at, worker->leaves_at);
-  ++job->leaving_members;
+  if (!again) ++job->leaving_members;
   touched_.insert(job);
 }
 

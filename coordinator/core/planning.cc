@@ -81,6 +81,7 @@ void Machine::PlanWindow(Job& job, int64_t number) {
   const bool ahead = number > job.committed;
   WindowRun run(number, config.units_per_window, job.buckets);
   run.planned_at_ns = now_ns_;
+  if (!ahead) run.begun_at_ns = now_ns_;
   // Ahead, the window before is taken to step; SealWindow corrects this if it is skipped.
   run.scalars = ScalarsOf(config.schedule, number, job.steps + (ahead ? 1 : 0));
 
@@ -156,12 +157,13 @@ bool Machine::LeaseFreeUnits(Job& job) {
 void Machine::LeaseFree(Job& job, WindowRun& run) {
   const std::vector<Incarnation> lessees = Lessees(job);
   const int64_t free = run.leases.free();
-  const std::vector<int64_t> counts = Apportion(free, LoadsOf(lessees, &run.leases));
+  const std::vector<int64_t> counts = Apportion(free, LoadsNow(run, lessees));
   std::map<Incarnation, std::vector<UnitRange>> evaluation_shares;
   if (run.evaluation) LeaseEvaluation(job, *run.evaluation, evaluation_shares);
   Note(job, "plan",
-       absl::StrCat("window ", run.number, ": ", free, " units that lost their holder are leased again"));
+       absl::StrCat("window ", run.number, ": ", free, " units without a holder are leased again"));
   for (size_t i = 0; i < lessees.size(); ++i) {
+    if (run.Finished(lessees[i])) run.parts.at(lessees[i]).progress_ns = now_ns_;
     std::vector<UnitRange> units = run.Grant(lessees[i], counts[i]);
     std::vector<UnitRange>& evaluation_units = evaluation_shares[lessees[i]];
     if (units.empty() && evaluation_units.empty()) continue;

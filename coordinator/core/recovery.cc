@@ -110,6 +110,7 @@ void Machine::GoOnAfterAbort(Job& job, const std::string& reason) {
     job.checkpoint_owed = true;
   }
   run.Unseal(job.members);
+  run.begun_at_ns = now_ns_;
   Record(job, "abort",
          absl::StrCat("window ", run.number, " goes on after a failed reduce: ", run.FinalBuckets(), " of ", run.buckets,
                       " buckets are final, ", run.leases.free(), " units are to be computed again: ", reason));
@@ -157,6 +158,7 @@ void Machine::StartAttempt(Job& job, const std::vector<int>& exponents, const st
     if (!std::binary_search(job.members.begin(), job.members.end(), worker)) run.Drop(worker);
   }
   run.StartOver(run.attempt.Next());
+  run.begun_at_ns = now_ns_;
   job.exponents = exponents;
   Persist(job, PersistAttempt{job.config.id, Window(run.number), run.attempt, exponents});
   Record(job, kind, absl::StrCat("window ", run.number, " is computed again: ", reason));

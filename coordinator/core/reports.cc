@@ -67,6 +67,7 @@ void Machine::OnUnitsReported(const UnitsReported& event) {
       continue;
     }
     CountUnit(job, *run, worker, report);
+    run->parts.at(event.from).progress_ns = now_ns_;
     CompareWithLost(job, *run, event.from, report.unit);
   }
 }

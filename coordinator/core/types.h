@@ -172,7 +172,7 @@ struct WindowRecord {
 
 // One entry of the ledger: every decision with its reason.
 struct LedgerEntry {
-  std::string kind;  // submitted, worker, epoch, plan, seal, replay, skip, abort, differs, sync, commit, evaluation,
+  std::string kind;  // submitted, worker, epoch, plan, move, seal, replay, skip, abort, differs, sync, commit, evaluation,
                      // checkpoint, state
   Timeline timeline;
   Epoch epoch;

@@ -36,6 +36,9 @@ struct Part {
   std::string parameter_hash;
   double gradient_norm = 0;
   int64_t final_buckets = 0;  // leading ones, that hold the sums over all units of the window
+  int64_t progress_ns = 0;    // when it last reported a unit, or was given some while it had none left
+  int64_t recalled = 0;       // units that it was asked to give back, and has not answered; 0: none
+  int recalls = 0;            // times that it was asked
 };
 
 // A unit's report by a worker whose accumulator is gone: computed again, it must come out the same.
@@ -92,6 +95,7 @@ struct WindowRun {
   int64_t buckets = 0;
   Attempt attempt;
   int64_t planned_at_ns = 0;
+  int64_t begun_at_ns = -1;  // since when members can work on this attempt; -1: the window before is not committed
   StepScalars scalars;
   Leases leases;
   std::vector<UnitReport> reports;

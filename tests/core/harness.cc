@@ -143,6 +143,23 @@ void Harness::ReportUnits(Incarnation worker, int64_t window) {
   if (!reported.reports.empty()) Apply(reported);
 }
 
+void Harness::ReportUnit(Incarnation worker, int64_t window, const UnitReport& report) {
+  Share& share = shares_.at({worker.value(), window});
+  const auto unit = std::find(share.units.begin() + static_cast<int64_t>(share.reported), share.units.end(), report.unit);
+  std::swap(*unit, share.units.at(share.reported));
+  ++share.reported;
+  Apply(UnitsReported{worker, share.key, false, {report}});
+}
+
+void Harness::Return(Incarnation worker, const std::vector<UnitRange>& units) {
+  const Key key = Last<Recall>(worker).key;
+  Share& share = shares_.at({worker.value(), key.window.value()});
+  for (const UnitRange& range : units) {
+    std::erase_if(share.units, [&](int64_t unit) { return unit >= range.first && unit < range.first + range.count; });
+  }
+  Apply(UnitsReturned{worker, key, units});
+}
+
 void Harness::SendComputed(Incarnation worker, int64_t window, const std::string& hash) {
   const Share& share = shares_.at({worker.value(), window});
   WindowComputed computed;

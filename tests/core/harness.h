@@ -58,6 +58,10 @@ class Harness {
 
   // Reports all units of `window` that the worker holds a plan for and has not reported, as UnitOf says.
   void ReportUnits(Incarnation worker, int64_t window);
+  // One of these units, as it says.
+  void ReportUnit(Incarnation worker, int64_t window, const UnitReport& report);
+  // Answers the worker's last Recall.
+  void Return(Incarnation worker, const std::vector<UnitRange>& units);
   void SendComputed(Incarnation worker, int64_t window, const std::string& hash = "parameters");
   void Compute(Incarnation worker, int64_t window) {
     ReportUnits(worker, window);

@@ -49,6 +49,7 @@ SimulationConfig ChaosScenario(uint64_t seed) {
   config.failed_checkpoints = static_cast<double>(draw(0, 5)) / 1000;
   config.overflows = static_cast<double>(draw(0, 5)) / 1000;
   config.non_finite = static_cast<double>(draw(0, 5)) / 1000;
+  config.slows = static_cast<double>(draw(0, 5)) / 10;
   config.faults_until_ns = draw(5, 30) * 1'000'000'000;
   return config;
 }

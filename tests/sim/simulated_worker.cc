@@ -70,6 +70,8 @@ void SimulatedWorker::Receive(const WorkerMessage& message) {
     OnAssign(*assign);
   } else if (const auto* plan = std::get_if<Plan>(&message)) {
     OnPlan(*plan);
+  } else if (const auto* recall = std::get_if<Recall>(&message)) {
+    OnRecall(*recall);
   } else if (const auto* probe = std::get_if<ProbeOrder>(&message)) {
     probe_ = *probe;
   } else if (const auto* seal = std::get_if<Seal>(&message)) {
@@ -170,6 +172,20 @@ void SimulatedWorker::OnPlan(const Plan& plan) {
   }
 }
 
+// The last ones first; nothing if they are of another attempt than the worker's.
+void SimulatedWorker::OnRecall(const Recall& recall) {
+  UnitsReturned returned{incarnation_, recall.key, {}};
+  const auto share = shares_.find(recall.key.window.value());
+  if (share != shares_.end() && share->second.key.attempt == recall.key.attempt) {
+    std::deque<int64_t>& units = share->second.units;
+    for (int64_t left = recall.units; left > 0 && !units.empty(); --left) {
+      returned.units.push_back({units.back(), 1});
+      units.pop_back();
+    }
+  }
+  simulator_.FromWorker(*this, std::move(returned));
+}
+
 void SimulatedWorker::Next() {
   if (!alive || busy_ != Busy::kNo) return;
   if (sync_) return BeginSync();
@@ -197,7 +213,7 @@ void SimulatedWorker::Next() {
 void SimulatedWorker::ComputeNext(Share& share) {
   if (!share.exponents.empty()) state_.exponents = share.exponents;
   const double jitter = 1 + simulator_.config().jitter * (simulator_.Uniform() - 0.5);
-  const auto time_ns = static_cast<int64_t>(unit_ns_ * jitter);
+  const auto time_ns = static_cast<int64_t>(unit_ns_ * slowdown_ * jitter);
   const int64_t unit = share.units.front();
   share.units.pop_front();
   After(time_ns, Busy::kComputing, [this, unit, time_ns] {

@@ -34,6 +34,7 @@ class SimulatedWorker {
 
   Incarnation incarnation() const { return incarnation_; }
   double unit_ns() const { return unit_ns_; }
+  void SlowDown(double factor) { slowdown_ = factor; }  // 1: as fast as it was
   const SimulatedState& state() const { return state_; }
   bool idle() const { return key_.job.empty(); }
 
@@ -86,10 +87,12 @@ class SimulatedWorker {
   void After(int64_t delay_ns, Busy what, Done done);
   void OnAssign(const AssignJob& assign);
   void OnPlan(const Plan& plan);
+  void OnRecall(const Recall& recall);
 
   Simulator& simulator_;
   const Incarnation incarnation_;
   const double unit_ns_;
+  double slowdown_ = 1;
   Key key_;  // of the job that it is in
   bool has_state_ = false;
   SimulatedState state_;

@@ -185,6 +185,7 @@ void Simulator::CheckSend(const Send& send) {
   if (key.attempt.value() > durable_attempt_[key.window.value()]) {
     Violation("an attempt is published before it is durable");
   }
+  if (std::holds_alternative<Recall>(send.message)) ++result_.recalls;
   if (const auto* seal = std::get_if<Seal>(&send.message)) {
     if (key.window.value() > committed_)
       Violation("a window is sealed before the one before it is committed");
@@ -250,9 +251,12 @@ void Simulator::End(SimulatedWorker& worker, bool tell) {
 }
 
 void Simulator::PlanFaults() {
+  if (config_.slow_down_at_ns > 0) {
+    At(config_.slow_down_at_ns, [this] { workers_.begin()->second->SlowDown(config_.slow_down); });
+  }
   const double rates[] = {config_.kills,  config_.stops,   config_.leaves, config_.joins,
-                          config_.breaks, config_.crashes, config_.pauses, config_.flips};
-  for (int kind = 0; kind < 8; ++kind) {
+                          config_.breaks, config_.crashes, config_.pauses, config_.flips, config_.slows};
+  for (int kind = 0; kind < 9; ++kind) {
     if (rates[kind] <= 0) continue;
     double time_s = 0;
     while (true) {
@@ -283,6 +287,11 @@ void Simulator::Strike(int kind) {
                  static_cast<long long>(victim.incarnation().value()));
   }
   if (kind == 7) return victim.Flip();
+  if (kind == 8) {
+    victim.SlowDown(2 + 4 * Uniform());
+    At(now_ns_ + static_cast<int64_t>(2e9 * Uniform()), [&victim] { victim.SlowDown(1); });
+    return;
+  }
   if (kind == 2) {
     victim.leaving = true;
     FromWorker(victim, WorkerLeaving{victim.incarnation(), "SIGTERM"});

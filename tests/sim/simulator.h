@@ -38,6 +38,9 @@ struct SimulationConfig {
   double crashes = 0;             // of the coordinator
   double pauses = 0;              // for a moment
   double breaks = 0;              // a reduce fails although everybody lives
+  int64_t slow_down_at_ns = 0;    // the first worker, once, by slow_down; 0: never
+  double slow_down = 1;
+  double slows = 0;               // a worker becomes up to six times slower for a while
   double flips = 0;               // of a bit of a worker's state
   double failed_checkpoints = 0;  // probability
   int64_t faults_until_ns = 0;
@@ -61,6 +64,7 @@ struct SimulationResult {
   double worst_makespan_ratio = 0;  // over ideal, of windows from the fourth on
   int64_t deaths = 0, attempts = 0, restarts = 0, crashes = 0;
   int64_t quarantines = 0;
+  int64_t recalls = 0;
   int64_t partial_seals = 0;  // that went on from buckets that were final
   std::map<std::string, int64_t> dropped;
 };

@@ -64,6 +64,46 @@ TEST(Simulator, BrokenReduces_GoOnFromFinalBucketsWithinTheAttempt) {
   EXPECT_EQ(CheckScenario(config), "");
 }
 
+SimulationConfig FourEqualWorkers() {
+  SimulationConfig config = QuietScenario(9);
+  config.workers = 4;
+  config.spread = 1;
+  config.jitter = 0.2;
+  config.job.units_per_window = 48;  // 240 ms
+  config.job.total_windows = 40;
+  config.job.evaluation_units = 0;
+  config.job.checkpoint_every = 0;
+  return config;
+}
+
+TEST(Simulator, EqualWorkers_NothingMoves) {
+  const SimulationResult result = Simulator(FourEqualWorkers()).Run();
+  EXPECT_EQ(result.state, JobState::kSucceeded);
+  EXPECT_EQ(result.recalls, 0);
+}
+
+TEST(Simulator, OneBecomesThreeTimesSlower_WindowsStayNearTheIdeal) {
+  SimulationConfig config = FourEqualWorkers();
+  config.slow_down_at_ns = 3'100'000'000;  // in the middle of a window
+  config.slow_down = 3;
+  const SimulationResult result = Simulator(config).Run();
+  EXPECT_EQ(result.state, JobState::kSucceeded);
+  EXPECT_GT(result.recalls, 0);
+  const double ideal_ns = 48 * config.unit_ns / (3 + 1. / 3);
+  const double reduce_and_step_ns = 18e6;  // at most, and messages
+  double sum_ns = 0;
+  int64_t after = 0;
+  for (const WindowRecord& record : result.commits) {
+    const auto duration_ns = static_cast<double>(record.duration_ns);
+    if (record.window.value() < 4) continue;
+    EXPECT_LT(duration_ns, 1.25 * ideal_ns + reduce_and_step_ns) << record.window;
+    if (record.window.value() < 20) continue;
+    sum_ns += duration_ns;
+    ++after;
+  }
+  EXPECT_LT(sum_ns / static_cast<double>(after), 1.10 * ideal_ns + reduce_and_step_ns);
+}
+
 TEST(Simulator, BitsFlip_DigestsOfOne) {
   int64_t quarantines = 0, restarts = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {

@@ -1,0 +1,146 @@
+// Units that move within a window, from a worker that would finish late to those that would finish early.
+//
+// A unit that has begun stays: only what the late one says it had not begun is leased to others (UnitsReturned).
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "common/check.h"
+#include "coordinator/core/machine.h"
+
+namespace accrue::core {
+namespace {
+
+// Of one worker in one attempt at a window: what was moved rightly is not moved often.
+constexpr int kMaxRecalls = 4;
+// Times its usual unit time that a worker may be silent over a unit until it counts as slower than it was.
+constexpr double kLateFactor = 2;
+
+}  // namespace
+
+// The lower one of two; 0 if none was measured.
+double Machine::MedianUnitNs(const std::vector<Incarnation>& workers) const {
+  std::vector<double> times;
+  for (Incarnation worker : workers) {
+    const double unit_ns = workers_.at(worker).unit_ns;
+    if (unit_ns > 0) times.push_back(unit_ns);
+  }
+  if (times.empty()) return 0;
+  const auto median = times.begin() + static_cast<int64_t>((times.size() - 1) / 2);
+  std::nth_element(times.begin(), median, times.end());
+  return *median;
+}
+
+// What each has still to do of the window, at the speed that it shows now: measured by its own compute, or by its
+// silence over the unit under way, if that lasts longer.
+std::vector<Load> Machine::LoadsNow(const WindowRun& run, const std::vector<Incarnation>& workers) const {
+  std::vector<Load> loads = LoadsOf(workers, &run.leases);
+  const double median_ns = MedianUnitNs(workers);
+  for (size_t i = 0; i < workers.size(); ++i) {
+    Load& load = loads[i];
+    if (load.unit_ns <= 0) load.unit_ns = median_ns;
+    if (load.pending == 0) continue;
+    const auto silent_ns =
+        static_cast<double>(now_ns_ - std::max(run.begun_at_ns, run.parts.at(workers[i]).progress_ns));
+    if (load.unit_ns > 0 && silent_ns > kLateFactor * load.unit_ns) load.unit_ns = silent_ns;
+  }
+  return loads;
+}
+
+// Asks for units back if that makes the window end sooner by enough. Looked at once in balance_interval_ns, so that a
+// large fleet's reports do not each cost a look at everybody.
+bool Machine::Balance(Job& job) {
+  if (!job.current || now_ns_ < job.balance_at_ns || job.members.size() < 2) return false;
+  WindowRun& run = *job.current;
+  if (run.leases.complete() || run.leases.free() > 0) return false;
+  job.balance_at_ns = now_ns_ + options_.balance_interval_ns;
+
+  const std::vector<Load> loads = LoadsNow(run, job.members);
+  const double least_gain_ns =
+      std::max(static_cast<double>(options_.move_gain_ns), options_.move_threshold * IdealNs(run.leases.size(), loads));
+  // One unit is under way; of who was asked before, all that it keeps counts as that.
+  std::vector<Load> kept = loads;
+  std::vector<int64_t> waiting(loads.size(), 0);
+  int64_t pool = 0;
+  for (size_t i = 0; i < loads.size(); ++i) {
+    const Part& part = run.parts.at(job.members[i]);
+    if (part.recalled > 0) {
+      kept[i].pending = std::max<int64_t>(loads[i].pending - part.recalled, 0);
+      continue;
+    }
+    kept[i].pending = std::min<int64_t>(loads[i].pending, 1);
+    waiting[i] = loads[i].pending - kept[i].pending;
+    pool += waiting[i];
+  }
+  if (pool == 0) return false;
+  const double now_ns = MakespanNs(kept, waiting);
+  if (now_ns - IdealNs(pool, loads) < least_gain_ns) return false;
+  const double fair_ns = MakespanNs(kept, Apportion(pool, kept));
+  if (now_ns - fair_ns < least_gain_ns) return false;
+
+  bool asked = false;
+  for (size_t i = 0; i < loads.size(); ++i) {
+    const double late_ns = static_cast<double>(loads[i].pending) * loads[i].unit_ns - fair_ns;
+    if (waiting[i] == 0 || late_ns < least_gain_ns) continue;
+    const auto surplus = static_cast<int64_t>(std::ceil(late_ns / loads[i].unit_ns));
+    asked = AskBack(job, job.members[i], std::min(waiting[i], surplus), late_ns) || asked;
+  }
+  return asked;
+}
+
+bool Machine::AskBack(Job& job, Incarnation worker, int64_t units, double late_ns) {
+  WindowRun& run = *job.current;
+  Part& part = run.parts.at(worker);
+  ACCRUE_CHECK(part.recalled == 0 && units > 0);
+  if (part.recalls >= kMaxRecalls) return false;
+  ++part.recalls;
+  part.recalled = units;
+  Note(job, "move",
+       absl::StrCat("window ", run.number, ": ", NameOf(worker), " is asked for ", units, " units: it would end ",
+                    static_cast<int64_t>(late_ns / 1e6), " ms after a fair split of what is not begun"),
+       worker);
+  SendTo(worker, Recall{KeyFor(job, worker, run.number, run.attempt), units});
+  return true;
+}
+
+void Machine::OnUnitsReturned(const UnitsReturned& event) {
+  const std::optional<Sender> sender = Accept(event.from, event.key);
+  if (!sender) return;
+  Job& job = *sender->job;
+  WindowRun* run = FindRun(job, event.key);
+  if (run == nullptr) return;
+  const auto part = run->parts.find(event.from);
+  if (part == run->parts.end() || part->second.recalled == 0) return Drop("nothing was recalled");
+  const int64_t asked = std::exchange(part->second.recalled, 0);
+  std::vector<int64_t> units;
+  const std::string wrong = CheckReturned(*run, event, asked, units);
+  if (!wrong.empty()) return ExpelWorker(event.from, wrong, true);
+  for (int64_t unit : units) run->leases.Return(event.from, unit);
+  Note(job, "move",
+       absl::StrCat("window ", run->number, ": ", NameOf(event.from), " gives back ", units.size(), " of ", asked,
+                    " units"),
+       event.from);
+}
+
+// "" if all are units that it was leased and has not reported, none twice, and no more than it was asked for.
+std::string Machine::CheckReturned(const WindowRun& run, const UnitsReturned& event, int64_t asked,
+                                   std::vector<int64_t>& units) const {
+  for (const UnitRange& range : event.units) {
+    const int64_t left = asked - static_cast<int64_t>(units.size());
+    if (range.count < 1 || range.count > left) {
+      return absl::StrCat("it gives back units from ", range.first, ", ", range.count, " of them; ", left,
+                          " were asked for");
+    }
+    for (int64_t unit = range.first; unit < range.first + range.count; ++unit) {
+      if (!run.leases.Holds(event.from, unit) || run.leases.Done(unit) ||
+          std::find(units.begin(), units.end(), unit) != units.end()) {
+        return absl::StrCat("it gives back unit ", unit, ", which it does not hold, or has reported or given back");
+      }
+      units.push_back(unit);
+    }
+  }
+  return "";
+}
+
+}  // namespace accrue::core
