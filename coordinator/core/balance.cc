@@ -40,7 +40,7 @@ std::vector<Load> Machine::LoadsNow(const WindowRun& run, const std::vector<Inca
   for (size_t i = 0; i < workers.size(); ++i) {
     Load& load = loads[i];
     if (load.unit_ns <= 0) load.unit_ns = median_ns;
-    if (load.pending == 0) continue;
+    if (load.pending == 0 || run.begun_at_ns < 0) continue;
     const auto silent_ns =
         static_cast<double>(now_ns_ - std::max(run.begun_at_ns, run.parts.at(workers[i]).progress_ns));
     if (load.unit_ns > 0 && silent_ns > kLateFactor * load.unit_ns) load.unit_ns = silent_ns;

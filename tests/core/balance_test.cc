@@ -102,6 +102,17 @@ TEST_F(Balance, SilentWorkerThatWasFast_CountsAsSlowAndGetsNothingBack) {
   EXPECT_THAT(harness_.Sent<Plan>(), ElementsAre(Key(workers[0])));
 }
 
+TEST_F(Balance, UnitsOfTheNextWindow_NobodyIsLateForThem) {
+  const auto workers = Start(3);
+  for (int64_t unit = 0; unit < 4; ++unit) Report(workers[0], unit, 10);
+  for (int64_t unit = 4; unit < 8; ++unit) Report(workers[1], unit, 10);
+  ASSERT_THAT(harness_.Held(workers[0], 1), SizeIs(4));
+  harness_.Wait(1'000 * kMs);
+  harness_.Gone(workers[2]);
+  EXPECT_THAT(harness_.Held(workers[0], 1), SizeIs(6));
+  EXPECT_THAT(harness_.Held(workers[1], 1), SizeIs(6));
+}
+
 TEST_F(Balance, ReturnedNothing_AskedAgainLaterButNotWithoutEnd) {
   const auto workers = OneIsLate();
   int asked = 1;
