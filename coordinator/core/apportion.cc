@@ -29,13 +29,17 @@ std::vector<double> UnitTimes(const std::vector<Load>& loads) {
 
 constexpr int kMaxHalvings = 60;
 
+double FinishNs(const Load& load, double unit_ns, int64_t count) {
+  return static_cast<double>(load.pending + count) * unit_ns - load.ahead_ns;
+}
+
 // Gives each what it can finish within the time beyond what it has to do before; returns how much that is.
 int64_t GiveWithin(double time_ns, const std::vector<double>& times, const std::vector<Load>& loads,
                    std::vector<int64_t>& counts) {
   int64_t given = 0;
   for (size_t i = 0; i < times.size(); ++i) {
     // A hair less, so that rounding never gives more units than there are.
-    const auto within = static_cast<int64_t>(time_ns / times[i] * (1 - 1e-12));
+    const auto within = static_cast<int64_t>((time_ns + loads[i].ahead_ns) / times[i] * (1 - 1e-12));
     counts[i] = std::max<int64_t>(within - loads[i].pending, 0);
     given += counts[i];
   }
@@ -45,9 +49,13 @@ int64_t GiveWithin(double time_ns, const std::vector<double>& times, const std::
 }  // namespace
 
 double IdealNs(int64_t units, const std::vector<Load>& loads) {
-  double speed = 0;
-  for (double time : UnitTimes(loads)) speed += 1 / time;
-  return static_cast<double>(units) / speed;
+  const std::vector<double> times = UnitTimes(loads);
+  double work = static_cast<double>(units), speed = 0;
+  for (size_t i = 0; i < times.size(); ++i) {
+    work += static_cast<double>(loads[i].pending) - loads[i].ahead_ns / times[i];
+    speed += 1 / times[i];
+  }
+  return work / speed;
 }
 
 std::vector<int64_t> Apportion(int64_t units, const std::vector<Load>& loads) {
@@ -78,9 +86,7 @@ std::vector<int64_t> Apportion(int64_t units, const std::vector<Load>& loads) {
 
   using Finish = std::pair<double, size_t>;
   std::priority_queue<Finish, std::vector<Finish>, std::greater<>> next;
-  const auto finish_of_next = [&](size_t i) {
-    return static_cast<double>(loads[i].pending + counts[i] + 1) * times[i];
-  };
+  const auto finish_of_next = [&](size_t i) { return FinishNs(loads[i], times[i], counts[i] + 1); };
   for (size_t i = 0; i < times.size(); ++i) next.emplace(finish_of_next(i), i);
   for (; left > 0; --left) {
     const size_t i = next.top().second;
@@ -96,7 +102,7 @@ double MakespanNs(const std::vector<Load>& loads, const std::vector<int64_t>& co
   const std::vector<double> times = UnitTimes(loads);
   double makespan = 0;
   for (size_t i = 0; i < loads.size(); ++i) {
-    makespan = std::max(makespan, static_cast<double>(loads[i].pending + counts[i]) * times[i]);
+    makespan = std::max(makespan, FinishNs(loads[i], times[i], counts[i]));
   }
   return makespan;
 }

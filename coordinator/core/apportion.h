@@ -9,13 +9,14 @@ namespace accrue::core {
 
 struct Load {
   double unit_ns = 0;   // measured time of a unit; 0: not measured, taken as the mean of those that are
-  int64_t pending = 0;  // units that the worker has to do before
+  int64_t pending = 0;  // units that the worker has to do before,
+  double ahead_ns = 0;  // and what it has done of the first of these
 };
 
 // Counts that add up to `units` and make the last worker finish earliest. O(n log n). Requires a worker.
 std::vector<int64_t> Apportion(int64_t units, const std::vector<Load>& loads);
 
-// The time for `units` if they could be cut at will, with nothing pending.
+// The time for `units` and what is pending if all could be cut and moved at will: no split is done sooner.
 double IdealNs(int64_t units, const std::vector<Load>& loads);
 
 // When the last worker is done.

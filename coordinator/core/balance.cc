@@ -14,8 +14,10 @@ namespace {
 
 // Of one worker in one attempt at a window: what was moved rightly is not moved often.
 constexpr int kMaxRecalls = 4;
-// Times its usual unit time that a worker may be silent over a unit until it counts as slower than it was.
+// Silence over a unit after which a worker counts as slower than it was: so many times its usual unit time, and the time
+// that reports may be gathered until they are sent.
 constexpr double kLateFactor = 2;
+constexpr double kGatherNs = 40e6;
 
 }  // namespace
 
@@ -43,7 +45,11 @@ std::vector<Load> Machine::LoadsNow(const WindowRun& run, const std::vector<Inca
     if (load.pending == 0 || run.begun_at_ns < 0) continue;
     const auto silent_ns =
         static_cast<double>(now_ns_ - std::max(run.begun_at_ns, run.parts.at(workers[i]).progress_ns));
-    if (load.unit_ns > 0 && silent_ns > kLateFactor * load.unit_ns) load.unit_ns = silent_ns;
+    if (silent_ns <= kLateFactor * load.unit_ns + kGatherNs) {
+      load.ahead_ns = std::min(silent_ns, load.unit_ns);
+    } else if (load.unit_ns > 0) {
+      load.unit_ns = silent_ns;
+    }
   }
   return loads;
 }
@@ -57,8 +63,10 @@ bool Machine::Balance(Job& job) {
   job.balance_at_ns = now_ns_ + options_.balance_interval_ns;
 
   const std::vector<Load> loads = LoadsNow(run, job.members);
+  std::vector<Load> idle = loads;
+  for (Load& load : idle) load.pending = 0, load.ahead_ns = 0;
   const double least_gain_ns =
-      std::max(static_cast<double>(options_.move_gain_ns), options_.move_threshold * IdealNs(run.leases.size(), loads));
+      std::max(static_cast<double>(options_.move_gain_ns), options_.move_threshold * IdealNs(run.leases.size(), idle));
   // One unit is under way; of who was asked before, all that it keeps counts as that.
   std::vector<Load> kept = loads;
   std::vector<int64_t> waiting(loads.size(), 0);
@@ -75,13 +83,13 @@ bool Machine::Balance(Job& job) {
   }
   if (pool == 0) return false;
   const double now_ns = MakespanNs(kept, waiting);
-  if (now_ns - IdealNs(pool, loads) < least_gain_ns) return false;
+  if (now_ns - IdealNs(pool, kept) < least_gain_ns) return false;  // the cheap way to see that nothing is to be done
   const double fair_ns = MakespanNs(kept, Apportion(pool, kept));
   if (now_ns - fair_ns < least_gain_ns) return false;
 
   bool asked = false;
   for (size_t i = 0; i < loads.size(); ++i) {
-    const double late_ns = static_cast<double>(loads[i].pending) * loads[i].unit_ns - fair_ns;
+    const double late_ns = static_cast<double>(loads[i].pending) * loads[i].unit_ns - loads[i].ahead_ns - fair_ns;
     if (waiting[i] == 0 || late_ns < least_gain_ns) continue;
     const auto surplus = static_cast<int64_t>(std::ceil(late_ns / loads[i].unit_ns));
     asked = AskBack(job, job.members[i], std::min(waiting[i], surplus), late_ns) || asked;

@@ -249,7 +249,7 @@ void Machine::MakeMembers(Job& job, const Holders& holders, int64_t window) {
 WindowRun Machine::AdoptUnits(Job& job, int64_t number, Attempt attempt, int64_t steps, Holders& holders) {
   WindowRun run(number, job.config.units_per_window, job.buckets);
   run.attempt = attempt;
-  run.planned_at_ns = now_ns_;
+  run.planned_at_ns = run.begun_at_ns = now_ns_;
   run.scalars = ScalarsOf(job.config.schedule, number, steps);
   Holders stay;
   for (const WorkerHolds* holds : holders) {

@@ -55,6 +55,32 @@ TEST(Apportion, RandomLoads_ReachTheBestMakespan) {
   }
 }
 
+TEST(Apportion, PendingUnitsAndUnitsUnderWay_AsOneByOne) {
+  uint64_t state = 9;
+  const auto draw = [&](uint64_t bound) { return static_cast<int64_t>(SplitMix64(state++) % bound); };
+  for (int round = 0; round < 20; ++round) {
+    std::vector<Load> loads(static_cast<size_t>(draw(60) + 1));
+    for (Load& load : loads) {
+      load = {static_cast<double>(draw(900) + 100), draw(40), static_cast<double>(draw(100))};
+    }
+    const int64_t units = draw(3000);
+    std::vector<int64_t> expected(loads.size(), 0);
+    for (int64_t unit = 0; unit < units; ++unit) {
+      size_t first = 0;
+      const auto finish = [&](size_t i) {
+        return static_cast<double>(loads[i].pending + expected[i] + 1) * loads[i].unit_ns - loads[i].ahead_ns;
+      };
+      for (size_t i = 1; i < loads.size(); ++i) {
+        if (finish(i) < finish(first)) first = i;
+      }
+      ++expected[first];
+    }
+    const std::vector<int64_t> counts = Apportion(units, loads);
+    ASSERT_EQ(std::accumulate(counts.begin(), counts.end(), int64_t{0}), units);
+    ASSERT_DOUBLE_EQ(MakespanNs(loads, counts), MakespanNs(loads, expected)) << "round " << round;
+  }
+}
+
 TEST(ApportionSteadily, SmallGain_KeepsThePreviousShares) {
   const std::vector<Load> loads = {{.unit_ns = 100}, {.unit_ns = 104}};
   EXPECT_THAT(ApportionSteadily(100, loads, {50, 50}, 0.03), ElementsAre(50, 50));

@@ -94,9 +94,11 @@ TEST_F(Balance, SmallGain_NothingMoves) {
 
 TEST_F(Balance, SilentWorkerThatWasFast_CountsAsSlowAndGetsNothingBack) {
   const auto workers = Start();
-  Report(workers[1], 6, 10);
-  for (int64_t unit = 0; unit < 6; ++unit) Report(workers[0], unit, 10);
+  Report(workers[1], 6, 4);
+  for (int64_t unit = 0; unit < 6; ++unit) Report(workers[0], unit, 4);
   harness_.SendComputed(workers[0], 0);
+  EXPECT_THAT(harness_.Sent<Recall>(), IsEmpty());  // 16 ms are left, split fairly 8
+  harness_.Wait(100 * kMs);
   EXPECT_EQ(harness_.Last<Recall>(workers[1]).units, 4);
   harness_.Return(workers[1], {{8, 4}});
   EXPECT_THAT(harness_.Sent<Plan>(), ElementsAre(Key(workers[0])));

@@ -108,8 +108,8 @@ TEST(Simulator, BitsFlip_DigestsOfOne) {
   int64_t quarantines = 0, restarts = 0;
   for (uint64_t seed = 1; seed <= 20; ++seed) {
     SimulationConfig config = QuietScenario(seed);
-    config.workers = 5;
-    config.job.min_workers = 3;
+    config.workers = 2 + static_cast<int>(seed % 4);
+    config.job.min_workers = 2;
     config.job.total_windows = 60;
     config.job.units_per_window = 15;
     config.flips = 0.6;
