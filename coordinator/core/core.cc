@@ -62,23 +62,7 @@ WorkerView Machine::View(const Worker& worker) const {
   const WorkerJoined& identity = worker.identity;
   return {identity.incarnation, identity.name,         identity.host,       identity.backend,
           identity.device,      identity.process_id,   identity.threads,    StateName(worker),
-          worker.job,           worker.unit_ns * 1e-9, worker.memory_bytes, worker.windows,
-          0};
-}
-
-std::vector<WorkerView> Machine::WorkerViews() const {
-  std::map<JobId, double> medians;
-  for (const auto& job : jobs_) {
-    if (!job->attached.empty()) medians[job->config.id] = MedianUnitNs({job->attached.begin(), job->attached.end()});
-  }
-  std::vector<WorkerView> views;
-  for (const auto& [incarnation, worker] : workers_) {
-    views.push_back(View(worker));
-    const auto median = medians.find(worker.job);
-    if (median == medians.end() || median->second <= 0) continue;
-    views.back().relative_unit_time = worker.unit_ns / median->second;
-  }
-  return views;
+          worker.job,           worker.unit_ns * 1e-9, worker.memory_bytes, worker.windows};
 }
 
 Core::Core(const CoreOptions& options) : state_(std::make_unique<State>(options)) {}
@@ -104,7 +88,11 @@ std::optional<JobView> Core::FindJob(const JobId& id) const {
 }
 
 std::vector<WorkerView> Core::Workers() const {
-  return state_->machine.WorkerViews();
+  std::vector<WorkerView> views;
+  for (const auto& [incarnation, worker] : state_->machine.workers()) {
+    views.push_back(state_->machine.View(worker));
+  }
+  return views;
 }
 
 const std::map<std::string, int64_t>& Core::Dropped() const { return state_->machine.dropped(); }

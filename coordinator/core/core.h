@@ -74,9 +74,6 @@ struct WorkerView {
   double unit_seconds = 0;  // exponentially weighted mean
   int64_t memory_bytes = 0;
   int64_t windows = 0;
-  // unit_seconds over the median of its job's workers, the lower one of two; 0 while it cannot be told. Its own
-  // compute alone: who waits for others is not slow.
-  double relative_unit_time = 0;
 };
 
 class Core {

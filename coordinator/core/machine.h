@@ -173,7 +173,6 @@ class Machine {
 
   JobView View(const Job& job) const;
   WorkerView View(const Worker& worker) const;
-  std::vector<WorkerView> WorkerViews() const;
   const std::vector<std::unique_ptr<Job>>& jobs() const { return jobs_; }
   const std::map<Incarnation, Worker>& workers() const { return workers_; }
   const std::map<std::string, int64_t>& dropped() const { return dropped_; }

@@ -223,16 +223,6 @@ TEST_F(Balance, UnitsThatAreFree_AreNotTakenFromTheLateOne) {
   EXPECT_THAT(harness_.Sent<Recall>(), IsEmpty());
 }
 
-TEST_F(Balance, Status_SaysHowSlowByOwnCompute) {
-  const auto workers = Start(3);
-  EXPECT_EQ(harness_.core.Workers()[0].relative_unit_time, 0);
-  Report(workers[0], 0, 10);
-  Report(workers[1], 4, 10);
-  Report(workers[2], 8, 30);
-  EXPECT_EQ(harness_.core.Workers()[0].relative_unit_time, 1);
-  EXPECT_EQ(harness_.core.Workers()[2].relative_unit_time, 3);
-}
-
 // ---- leaving at once ----
 
 class AtOnce : public Balance {
