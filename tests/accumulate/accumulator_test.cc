@@ -7,6 +7,7 @@
 #include <limits>
 #include <numeric>
 
+#include "common/check.h"
 #include "tests/accumulate/host_backend.h"
 #include "tests/accumulate/units.h"
 
@@ -299,25 +300,82 @@ TEST(StagingChecksum, OverSeveralTensors_FollowsTheDocument) {
   EXPECT_EQ(accumulator->StagingChecksum(0, staging.data()), expected);
 }
 
-TEST(Add, ToATensorWithAFinalBucket_AddsToTheOthersOnly) {
-  const ParameterLayout layout =
-      *ParameterLayout::Build({{"a", {100}}, {"big", {kBucketElements + 20000}}, {"b", {50}}});
-  ASSERT_EQ(layout.buckets().size(), 2u);
-  HostBackend backend;
-  auto accumulator = Make(AccumulationMode::kExact, layout, backend, {20, 20, 20});
+// Three buckets, the middle tensor in all of them.
+ParameterLayout LargeLayout() {
+  ParameterLayout layout =
+      *ParameterLayout::Build({{"a", {100}}, {"big", {2 * kBucketElements + 20000}}, {"b", {50}}});
+  ACCRUE_CHECK(layout.buckets().size() == 3);
+  return layout;
+}
+
+// Each element a function of its place; some vanish at the exponent of 20.
+std::vector<std::vector<float>> LargeGradients(const ParameterLayout& layout, int64_t unit) {
   std::vector<std::vector<float>> gradients;
-  for (const TensorInfo& tensor : layout.tensors()) gradients.emplace_back(tensor.elements, 1.0f);
-  gradients[1].front() = 8;
-  gradients[1].back() = 2;
-  const UnitStats whole = AddValues(*accumulator, layout, 0, gradients);
-  EXPECT_EQ(whole.bucket_checksums[0], accumulator->BucketChecksum(0));
-  EXPECT_EQ(whole.bucket_checksums[1], accumulator->BucketChecksum(1));
-  accumulator->MarkFinal(0);
-  const UnitStats part = AddValues(*accumulator, layout, 1, gradients);
-  EXPECT_EQ(part.bucket_checksums, (std::vector<uint64_t>{0, whole.bucket_checksums[1]}));
-  EXPECT_EQ(part.max_exponents, whole.max_exponents);  // of the whole gradient all the same
-  EXPECT_EQ(accumulator->BucketChecksum(0), whole.bucket_checksums[0]);
-  EXPECT_EQ(accumulator->BucketChecksum(1), 2 * whole.bucket_checksums[1]);
+  for (const TensorInfo& tensor : layout.tensors()) {
+    std::vector<float>& values = gradients.emplace_back(tensor.elements);
+    for (size_t i = 0; i < values.size(); ++i) {
+      const uint64_t random = SplitMix64(static_cast<uint64_t>(unit * 1'000'003 + tensor.arena_offset) + i);
+      values[i] = std::ldexp(static_cast<float>(random >> 40) - 0x1p23f, random % 16 == 0 ? -46 : -20);
+    }
+  }
+  return gradients;
+}
+
+void ExpectSameReport(const UnitStats& found, const UnitStats& expected) {
+  EXPECT_EQ(found.unit, expected.unit);
+  EXPECT_EQ(found.non_finite, expected.non_finite);
+  EXPECT_EQ(found.max_exponents, expected.max_exponents);
+  EXPECT_EQ(found.bucket_checksums, expected.bucket_checksums);
+  EXPECT_EQ(found.vanished_elements, expected.vanished_elements);
+}
+
+TEST(Add, WithFinalBuckets_AddsToTheOpenOnesAndReportsTheWholeUnit) {
+  const ParameterLayout layout = LargeLayout();
+  HostBackend backend;
+  const auto first = LargeGradients(layout, 0), second = LargeGradients(layout, 1);
+  for (AccumulationMode mode : {AccumulationMode::kExact, AccumulationMode::kFast}) {
+    auto other = Make(mode, layout, backend, {20, 20, 20});
+    AddValues(*other, layout, 0, first);
+    const UnitStats expected = AddValues(*other, layout, 1, second);
+    EXPECT_EQ(expected.vanished_elements > 0, mode == AccumulationMode::kExact);
+    auto accumulator = Make(mode, layout, backend, {20, 20, 20});
+    const UnitStats before = AddValues(*accumulator, layout, 0, first);
+    accumulator->MarkFinal(0);
+    accumulator->MarkFinal(1);
+    ExpectSameReport(AddValues(*accumulator, layout, 1, second), expected);
+    EXPECT_EQ(accumulator->units(), (std::vector<int64_t>{0, 1}));
+    EXPECT_EQ(accumulator->final_buckets(), 2);
+    if (mode == AccumulationMode::kFast) {
+      const int64_t place = layout.buckets()[1].arena_offset + 7 - layout.tensors()[1].arena_offset;
+      EXPECT_EQ(accumulator->FastBucket(1)[7], first[1][place]);
+      const float last = first[2].back() + second[2].back();
+      EXPECT_EQ(accumulator->FastTensor(2)[49], last);
+      continue;
+    }
+    for (int bucket : {0, 1, 2}) {
+      const uint64_t added = bucket == 2 ? expected.bucket_checksums[bucket] : 0;
+      EXPECT_EQ(accumulator->BucketChecksum(bucket), before.bucket_checksums[bucket] + added) << bucket;
+    }
+  }
+}
+
+TEST(BeginAudit, OfAUnit_ReportsItAndAccumulatesNothing) {
+  const ParameterLayout layout = SmallLayout();
+  HostBackend backend;
+  auto other = Make(AccumulationMode::kExact, layout, backend, {40, 40, 40, 40});
+  const UnitStats expected = AddUnit(*other, layout, 3);
+  auto accumulator = Make(AccumulationMode::kExact, layout, backend, {40, 40, 40, 40});
+  for (bool holds_units : {false, true}) {
+    if (holds_units) AddUnit(*accumulator, layout, 0);
+    const std::vector<int64_t> units = accumulator->units();
+    accumulator->BeginAudit(3);
+    for (int t = 0; t < 4; ++t) accumulator->Add(t, UnitGradient(layout, 3, t).data());
+    ExpectSameReport(accumulator->FinishUnit(), expected);
+    EXPECT_EQ(accumulator->units(), units);
+  }
+  other->Reset({40, 40, 40, 40});
+  AddUnit(*other, layout, 0);
+  EXPECT_EQ(AllSums(*accumulator, layout), AllSums(*other, layout));
 }
 
 TEST(Create, WithoutMemory_SaysSo) {

@@ -111,6 +111,21 @@ TEST_P(CpuStateOpsTest, QuantizeAdd_OfAnySize_MatchesTheReference) {
   }
 }
 
+TEST_P(CpuStateOpsTest, QuantizeAdd_WithoutAccumulator_GivesTheSameStats) {
+  for (int64_t elements : kSizes) {
+    const std::vector<float> gradient = Gradient(elements, 6);
+    std::vector<int64_t> sums(elements);
+    std::vector<ChunkStats> expected(Chunks(elements)), stats(Chunks(elements));
+    ops_->QuantizeAdd(gradient.data(), elements, 40, true, sums.data(), expected.data());
+    ops_->QuantizeAdd(gradient.data(), elements, 40, true, nullptr, stats.data());
+    for (size_t c = 0; c < stats.size(); ++c) {
+      EXPECT_EQ(Bits(stats[c].max_abs), Bits(expected[c].max_abs));
+      EXPECT_EQ(stats[c].vanished, expected[c].vanished);
+      EXPECT_EQ(stats[c].weighted_sum, expected[c].weighted_sum);
+    }
+  }
+}
+
 TEST_P(CpuStateOpsTest, QuantizeAdd_AtTheEdgesOfRounding_IsToNearestEven) {
   const std::vector<float> gradient = {0.5f,      1.5f,           2.5f,        -0.5f,          -1.5f,
                                        -2.5f,     0.50000006f,    0.49999997f, 0x1p62f,        -0x1p62f,

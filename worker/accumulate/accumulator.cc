@@ -26,8 +26,7 @@ class AccumulatorOf : public Accumulator {
         chunk_weighted_sums_(chunk_stats_.size()),
         chunk_square_sums_(chunk_stats_.size()),
         added_(layout.tensors().size()),
-        max_abs_(layout.tensors().size()),
-        final_(layout.buckets().size()) {
+        max_abs_(layout.tensors().size()) {
     if (kExactSums) exponents_.assign(layout.tensors().size(), 0);
   }
 
@@ -37,12 +36,13 @@ class AccumulatorOf : public Accumulator {
       exponents_ = exponents;
     }
     units_.clear();
-    std::fill(final_.begin(), final_.end(), false);
+    final_buckets_ = 0;
     phase_ = Phase::kBetween;
     defined_ = false;
   }
 
   void BeginUnit(int64_t unit) override { Begin(Phase::kUnit, unit); }
+  void BeginAudit(int64_t unit) override { Begin(Phase::kAudit, unit); }
   void BeginProbe() override { Begin(Phase::kProbe, 0); }
 
   void Add(int tensor, const float* gradient) override {
@@ -54,14 +54,14 @@ class AccumulatorOf : public Accumulator {
       TakeExtremes(tensor, layout_.tensors()[tensor].chunks);
       return;
     }
-    // A tensor may span buckets; those already final are left alone.
+    // A tensor may span buckets.
     const TensorInfo& info = layout_.tensors()[tensor];
     ForEachRun(info.first_chunk, info.chunks, [&](const Run& run) {
       AddRun(tensor, run, gradient + (run.arena_offset - info.arena_offset));
     });
   }
 
-  UnitStats FinishUnit() override {
+  const UnitStats& FinishUnit() override {
     ACCRUE_CHECK(phase_ != Phase::kBetween);
     ACCRUE_CHECK(std::find(added_.begin(), added_.end(), false) == added_.end());
     if (phase_ == Phase::kUnit) {
@@ -70,11 +70,11 @@ class AccumulatorOf : public Accumulator {
     }
     phase_ = Phase::kBetween;
     for (float max_abs : max_abs_) unit_stats_.max_exponents.push_back(CeilLog2(max_abs));
-    return std::move(unit_stats_);
+    return unit_stats_;
   }
 
   const std::vector<int64_t>& units() const override { return units_; }
-  bool final(int bucket) const override { return final_[bucket]; }
+  int final_buckets() const override { return final_buckets_; }
 
   int64_t* ExactBucket(int bucket) override {
     if constexpr (kExactSums) return Sums() + layout_.buckets()[bucket].arena_offset;
@@ -86,8 +86,8 @@ class AccumulatorOf : public Accumulator {
   }
 
   void MarkFinal(int bucket) override {
-    ACCRUE_CHECK(phase_ == Phase::kBetween && defined_);
-    final_[bucket] = true;
+    ACCRUE_CHECK(phase_ == Phase::kBetween && defined_ && bucket == final_buckets_);
+    ++final_buckets_;
   }
 
   uint64_t BucketChecksum(int bucket) override { return StagingChecksum(bucket, ExactBucket(bucket)); }
@@ -142,7 +142,7 @@ class AccumulatorOf : public Accumulator {
   }
 
  private:
-  enum class Phase { kBetween, kUnit, kProbe };
+  enum class Phase { kBetween, kUnit, kAudit, kProbe };
 
   // Chunks in a row that lie in one tensor and one bucket.
   struct Run {
@@ -178,8 +178,12 @@ class AccumulatorOf : public Accumulator {
   void Begin(Phase phase, int64_t unit) {
     ACCRUE_CHECK(phase_ == Phase::kBetween);
     phase_ = phase;
-    unit_stats_ = UnitStats{.unit = unit};
-    if (kExactSums && phase == Phase::kUnit) unit_stats_.bucket_checksums.assign(layout_.buckets().size(), 0);
+    unit_stats_.unit = unit;
+    unit_stats_.non_finite = false;
+    unit_stats_.vanished_elements = 0;
+    const bool has_checksums = kExactSums && phase != Phase::kProbe;
+    unit_stats_.bucket_checksums.assign(has_checksums ? layout_.buckets().size() : 0, 0);
+    unit_stats_.max_exponents.clear();
     unit_stats_.max_exponents.reserve(layout_.tensors().size());
     std::fill(added_.begin(), added_.end(), false);
     std::fill(max_abs_.begin(), max_abs_.end(), 0.0f);
@@ -187,13 +191,9 @@ class AccumulatorOf : public Accumulator {
 
   void AddRun(int tensor, const Run& run, const float* gradient) {
     StateOps& ops = backend_.state_ops();
-    if (final_[run.bucket]) {
-      ops.Inspect(gradient, run.elements, chunk_stats_.data());
-      TakeExtremes(tensor, run.chunks);
-      return;
-    }
+    const bool adds = phase_ == Phase::kUnit && !final(run.bucket);
     // The first unit stores instead of adding: nothing need be zeroed at the window's begin.
-    T* sums = buffer_->as<T>() + run.arena_offset;
+    T* sums = adds ? buffer_->as<T>() + run.arena_offset : nullptr;
     if constexpr (kExactSums) {
       ops.QuantizeAdd(gradient, run.elements, exponents_[tensor], !defined_, sums, chunk_stats_.data());
       for (int64_t i = 0; i < run.chunks; ++i) {
@@ -201,8 +201,10 @@ class AccumulatorOf : public Accumulator {
             ChunkWeight(run.first_chunk + i) * chunk_stats_[i].weighted_sum;
         unit_stats_.vanished_elements += chunk_stats_[i].vanished;
       }
-    } else {
+    } else if (adds) {
       ops.FloatAdd(gradient, run.elements, !defined_, sums, chunk_stats_.data());
+    } else {
+      ops.Inspect(gradient, run.elements, chunk_stats_.data());
     }
     TakeExtremes(tensor, run.chunks);
   }
@@ -238,8 +240,8 @@ class AccumulatorOf : public Accumulator {
   std::vector<bool> added_;     // per tensor, of the unit at hand
   std::vector<float> max_abs_;  // per tensor, of the unit at hand
 
-  std::vector<bool> final_;  // per bucket
-  bool defined_ = false;     // the buffer holds sums, not what an earlier window left
+  int final_buckets_ = 0;
+  bool defined_ = false;  // the buffer holds sums, not what an earlier window left
 };
 
 template <typename T>

@@ -3,11 +3,11 @@
 // Not thread-safe. Memory is the backend's, allocated once.
 //
 // Invariants:
-//  1. Between units, the accumulator holds exactly the units of `manifest()`, or final sums per bucket.
-//  2. Add is called for every tensor of the layout once between BeginUnit and FinishUnit.
-//  3. A bucket that is final is not added to until Reset: a unit then added counts for the other buckets
-//  only, and
-//     its checksums and vanished elements are of those.
+//  1. Between units, buckets [0, final_buckets()) hold sums over all members; the others, which are open, hold exactly
+//     units(): those of them that came after a bucket became final are not in that one again.
+//  2. Add is called for every tensor of the layout once between a Begin and FinishUnit.
+//  3. A unit is added to open buckets only; what FinishUnit says of it is of the whole unit all the same, as any other
+//     accumulator with these exponents would say it.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +29,7 @@ struct UnitStats {
   int64_t unit = 0;
   bool non_finite = false;
   std::vector<int> max_exponents;          // per tensor: ceil_log2(max|g|), or kZeroExponent
-  std::vector<uint64_t> bucket_checksums;  // per bucket; empty in fast mode and for a probe
+  std::vector<uint64_t> bucket_checksums;  // per bucket, final or not; empty in fast mode and for a probe
   int64_t vanished_elements = 0;
 };
 
@@ -44,19 +44,23 @@ class Accumulator : public GradientSink {
   virtual void Reset(const std::vector<int>& exponents) = 0;
   // The next Add calls belong to this unit.
   virtual void BeginUnit(int64_t unit) = 0;
-  virtual UnitStats FinishUnit() = 0;
+  // Like BeginUnit, with the same stats, but nothing is accumulated: for a unit that is computed to be compared.
+  virtual void BeginAudit(int64_t unit) = 0;
   // Like BeginUnit, but nothing is accumulated: only the maxima are taken.
   virtual void BeginProbe() = 0;
+  // Valid until the next Begin.
+  virtual const UnitStats& FinishUnit() = 0;
 
   // Units in the accumulator, in the order of their coming.
   virtual const std::vector<int64_t>& units() const = 0;
-  virtual bool final(int bucket) const = 0;
+  virtual int final_buckets() const = 0;  // buckets become final in order
+  bool final(int bucket) const { return bucket < final_buckets(); }
 
   // The sums of a bucket: layout.buckets()[b].elements values in the backend's memory. Zero for a window
   // without units. The int64 form in exact mode, the float form in fast mode.
   virtual int64_t* ExactBucket(int bucket) = 0;
   virtual float* FastBucket(int bucket) = 0;
-  // Declares that the bucket's memory now holds the sums over all members.
+  // Declares that the memory of bucket final_buckets() now holds the sums over all members.
   virtual void MarkFinal(int bucket) = 0;
   // Linear checksum (section 6) of what the bucket's memory, or `staging` of its size, holds. Exact mode.
   virtual uint64_t BucketChecksum(int bucket) = 0;

@@ -94,7 +94,7 @@ absl::Status WindowRunner::OnProbe(const v1::Probe& probe) {
   const UnitInput input = job_.units->Training({.window = 0, .unit = 0});
   job_.accumulator->BeginProbe();
   ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, *job_.accumulator));
-  const UnitStats stats = job_.accumulator->FinishUnit();
+  const UnitStats& stats = job_.accumulator->FinishUnit();
 
   v1::WorkerMessage message;
   v1::UnitReports& reports = *message.mutable_unit_reports();

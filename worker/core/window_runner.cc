@@ -112,7 +112,7 @@ absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
   job_.accumulator->BeginUnit(name.unit);
   TimedSink sink(*job_.accumulator, context_.clock);
   ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, sink));
-  const UnitStats stats = job_.accumulator->FinishUnit();
+  const UnitStats& stats = job_.accumulator->FinishUnit();
   const int64_t end_ns = Now();
 
   share.units.pop_front();

@@ -79,15 +79,15 @@ class CpuStateOps : public StateOps {
     ForEachChunk(elements, [&](int64_t chunk, int64_t begin, int64_t count) {
       const int64_t whole = WholeSteps(count);
       const float* g = gradient + begin;
-      int64_t* sums = accumulator + begin;
+      int64_t* sums = accumulator == nullptr ? nullptr : accumulator + begin;
       GradientScan scan = kernels_.quantize_add(g, whole, scale, first, weights_, sums);
       if (whole < count) {
         PaddedTail<float> tail(g + whole, count - whole);
-        PaddedTail<int64_t> tail_sums(sums + whole, first ? 0 : count - whole);
+        PaddedTail<int64_t> tail_sums(sums + whole, first || sums == nullptr ? 0 : count - whole);
         Merge(
             kernels_.quantize_add(tail.data(), kKernelStep, scale, first, weights_ + whole, tail_sums.data()),
             scan);
-        std::copy_n(tail_sums.data(), count - whole, sums + whole);
+        if (sums != nullptr) std::copy_n(tail_sums.data(), count - whole, sums + whole);
       }
       host_stats[chunk] = StatsOf(scan, g, count);
     });

@@ -113,7 +113,9 @@ uint32_t Largest(Tag tag, hn::Vec<Tag> x) {
   return static_cast<uint32_t>(largest);
 }
 
-template <bool kFirst>
+enum class Sums { kStore, kAdd, kNone };
+
+template <Sums kSums>
 HWY_INLINE GradientScan QuantizeAddLoop(const float* gradient, int64_t count, double scale,
                                         const uint64_t* weights, int64_t* accumulator) {
   const auto factor = hn::Set(f64, scale);
@@ -128,15 +130,19 @@ HWY_INLINE GradientScan QuantizeAddLoop(const float* gradient, int64_t count, do
     const auto lost = hn::And(nonzero, hn::VecFromMask(i64, hn::Eq(q, hn::Zero(i64))));
     vanished = hn::Sub(vanished, hn::BitCast(u64, lost));  // the mask is -1
     sum = hn::Add(sum, MultiplyLow(hn::BitCast(u64, q), hn::LoadU(u64, weights + i)));
-    hn::StoreU(kFirst ? q : hn::Add(hn::LoadU(i64, accumulator + i), q), i64, accumulator + i);
+    if constexpr (kSums == Sums::kStore) hn::StoreU(q, i64, accumulator + i);
+    if constexpr (kSums == Sums::kAdd) {
+      hn::StoreU(hn::Add(hn::LoadU(i64, accumulator + i), q), i64, accumulator + i);
+    }
   }
   return {Largest(half_i, largest), static_cast<int64_t>(Sum(vanished)), Sum(sum)};
 }
 
 GradientScan QuantizeAdd(const float* gradient, int64_t count, double scale, bool first,
                          const uint64_t* weights, int64_t* accumulator) {
-  return first ? QuantizeAddLoop<true>(gradient, count, scale, weights, accumulator)
-               : QuantizeAddLoop<false>(gradient, count, scale, weights, accumulator);
+  if (accumulator == nullptr) return QuantizeAddLoop<Sums::kNone>(gradient, count, scale, weights, nullptr);
+  return first ? QuantizeAddLoop<Sums::kStore>(gradient, count, scale, weights, accumulator)
+               : QuantizeAddLoop<Sums::kAdd>(gradient, count, scale, weights, accumulator);
 }
 
 GradientScan Inspect(const float* gradient, int64_t count) {

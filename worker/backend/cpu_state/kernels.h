@@ -22,7 +22,7 @@ struct GradientScan {
 };
 
 struct Kernels {
-  // accumulator[i] (+)= rint(gradient[i] * scale); scans, with the weights of ElementWeight.
+  // accumulator[i] (+)= rint(gradient[i] * scale); scans, with the weights of ElementWeight. Null: only scans.
   GradientScan (*quantize_add)(const float* gradient, int64_t count, double scale, bool first,
                                const uint64_t* weights, int64_t* accumulator);
   GradientScan (*inspect)(const float* gradient, int64_t count);
