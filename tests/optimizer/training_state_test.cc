@@ -160,6 +160,41 @@ TEST(ParameterHash, WithAndWithoutAComputeCopy_IsWhatTheDocumentSays) {
                     copy_hash(fixture.layout.tensors()[1].arena_offset, 4)));
 }
 
+TEST(HeldParameterHash, AfterEveryChangeOfTheState_IsTheParameterHash) {
+  Fixture fixture(OptimizerConfig{});
+  std::vector<uint16_t> copy(fixture.layout.arena_elements(), 9);
+  std::vector<std::string> hashes;
+  const auto compare = [&](const char* when) {
+    for (const void* compute_copy : {static_cast<const void*>(nullptr), static_cast<const void*>(copy.data())}) {
+      hashes.push_back(fixture.state->HeldParameterHash(compute_copy).Hex());
+      EXPECT_EQ(hashes.back(), fixture.state->ParameterHash(compute_copy).Hex()) << when;
+    }
+  };
+  compare("loaded");
+  fixture.state->Digest();
+  fixture.state->WriteArray(0, std::vector<float>{8, 8, 8}.data());
+  compare("written");
+  fixture.state->Digest();
+  fixture.Step({{{1, 0, -1}, {2, 2, 2, 2}}}, {.learning_rate = 0.5f, .valid_tokens = 2});
+  compare("stepped");
+  fixture.state->Skip();
+  copy[1] = 3;
+  compare("skipped");
+  const std::vector<float> arena(fixture.layout.arena_elements(), 5);
+  fixture.state->Start(arena.data());
+  compare("started");
+  std::sort(hashes.begin(), hashes.end());
+  EXPECT_EQ(std::unique(hashes.begin(), hashes.end()) - hashes.begin(), 9);  // one was skipped: the same parameters
+}
+
+// A flipped bit is for ParameterHash to find: the held one is of what the step wrote.
+TEST(HeldParameterHash, MemoryChangedAfterTheStep_Differs) {
+  Fixture fixture(OptimizerConfig{});
+  fixture.Step({{{1, 0, -1}, {2, 2, 2, 2}}}, {.learning_rate = 0.5f, .valid_tokens = 2});
+  fixture.state->parameters()[1] += 1;
+  EXPECT_NE(fixture.state->HeldParameterHash(nullptr).Hex(), fixture.state->ParameterHash(nullptr).Hex());
+}
+
 // ---- the division ----
 
 // Two units of 1 and 3 valid tokens in one window: the gradient is the sum over the sum of tokens, not a mean

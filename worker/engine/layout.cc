@@ -5,7 +5,8 @@
 
 namespace accrue {
 
-absl::StatusOr<ParameterLayout> ParameterLayout::Build(const std::vector<TensorShape>& shapes) {
+absl::StatusOr<ParameterLayout> ParameterLayout::Build(const std::vector<TensorShape>& shapes,
+                                                       int64_t bucket_elements) {
   if (shapes.empty()) return absl::InvalidArgumentError("a model needs at least one parameter tensor");
   ParameterLayout layout;
   absl::flat_hash_set<std::string> names;
@@ -28,7 +29,7 @@ absl::StatusOr<ParameterLayout> ParameterLayout::Build(const std::vector<TensorS
       const int64_t elements = std::min(kChunkElements, tensor.elements - begin);
       const int64_t offset = tensor.arena_offset + begin;
       if (layout.buckets_.empty() ||
-          offset + elements - layout.buckets_.back().arena_offset > kBucketElements) {
+          offset + elements - layout.buckets_.back().arena_offset > bucket_elements) {
         layout.buckets_.push_back(
             {.first_chunk = static_cast<int64_t>(layout.chunks_.size()), .arena_offset = offset});
       }

@@ -52,8 +52,10 @@ struct Bucket {
 
 class ParameterLayout {
  public:
-  // INVALID_ARGUMENT for an empty list, a repeated name, or a dimension below 1.
-  static absl::StatusOr<ParameterLayout> Build(const std::vector<TensorShape>& shapes);
+  // INVALID_ARGUMENT for an empty list, a repeated name, or a dimension below 1. Every job's buckets have at most
+  // kBucketElements; tests take smaller ones.
+  static absl::StatusOr<ParameterLayout> Build(const std::vector<TensorShape>& shapes,
+                                               int64_t bucket_elements = kBucketElements);
 
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
   const std::vector<Chunk>& chunks() const { return chunks_; }

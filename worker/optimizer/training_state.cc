@@ -41,6 +41,7 @@ class TrainingStateImpl : public TrainingState {
     for (size_t array = 1; array < buffers_.size(); ++array) {
       backend_.Zero(buffers_[array]->data(), buffers_[array]->size_bytes());
     }
+    hashes_are_current_ = false;
     SetProgress(0, 0, {});
   }
 
@@ -65,6 +66,7 @@ class TrainingStateImpl : public TrainingState {
     for (size_t t = 0; t < layout_.tensors().size(); ++t)
       UpdateTensor(accumulator, static_cast<int>(t), args);
 
+    hashes_are_current_ = true;
     window_ += 1;
     steps_ += 1;
     exponents_ = input.next_exponents;
@@ -86,25 +88,21 @@ class TrainingStateImpl : public TrainingState {
                                         hashes);
       }
     }
+    hashes_are_current_ = true;
     return DigestOfHashes();
   }
 
   Hash128 ParameterHash(const void* compute_copy) override {
-    constexpr int kCopyElementBytes = 2;  // bf16
-    Hasher hasher;
-    hasher.Update("accrue-parameters-1\n");
-    std::vector<Hash128> hashes;
-    const auto add = [&](const void* values, const TensorInfo& tensor, int element_bytes) {
-      hashes.resize(tensor.chunks);
-      backend_.state_ops().HashChunks(static_cast<const char*>(values) + tensor.arena_offset * element_bytes,
-                                      tensor.elements, element_bytes, hashes.data());
-      hasher.Update(hashes.data(), hashes.size() * sizeof(Hash128));
-    };
-    for (const TensorInfo& tensor : layout_.tensors()) {
-      add(buffers_[0]->data(), tensor, sizeof(float));
-      if (compute_copy != nullptr) add(compute_copy, tensor, kCopyElementBytes);
-    }
-    return hasher.Finish();
+    return HashParameters(compute_copy, [this](const TensorInfo& tensor) {
+      return HashOf(buffers_[0]->data(), tensor, sizeof(float));
+    });
+  }
+
+  Hash128 HeldParameterHash(const void* compute_copy) override {
+    if (!hashes_are_current_) return ParameterHash(compute_copy);
+    return HashParameters(compute_copy, [this](const TensorInfo& tensor) {
+      return absl::MakeConstSpan(HashesOf(tensor), tensor.chunks);  // those of p come first
+    });
   }
 
   const std::vector<StateArray>& arrays() const override { return arrays_; }
@@ -114,6 +112,7 @@ class TrainingStateImpl : public TrainingState {
   }
   void WriteArray(int index, const float* host) override {
     backend_.CopyToDevice(ArrayAt(index), host, SizeBytes(index));
+    hashes_are_current_ = false;
   }
 
   void SetProgress(int64_t window, int64_t steps, const std::vector<int>& exponents) override {
@@ -133,6 +132,29 @@ class TrainingStateImpl : public TrainingState {
   }
   size_t SizeBytes(int index) const { return static_cast<size_t>(arrays_[index].elements) * sizeof(float); }
   Hash128* HashesOf(const TensorInfo& tensor) { return &hashes_[tensor.first_chunk * buffers_.size()]; }
+
+  // Of the tensor's chunks in `values`, which is laid out as the arena. Valid until the next call.
+  absl::Span<const Hash128> HashOf(const void* values, const TensorInfo& tensor, int element_bytes) {
+    chunk_hashes_.resize(tensor.chunks);
+    backend_.state_ops().HashChunks(static_cast<const char*>(values) + tensor.arena_offset * element_bytes,
+                                    tensor.elements, element_bytes, chunk_hashes_.data());
+    return chunk_hashes_;
+  }
+
+  template <typename HashesOfTensor>
+  Hash128 HashParameters(const void* compute_copy, HashesOfTensor hashes_of) {
+    constexpr int kCopyElementBytes = 2;  // bf16
+    Hasher hasher;
+    hasher.Update("accrue-parameters-1\n");
+    const auto add = [&hasher](absl::Span<const Hash128> hashes) {
+      hasher.Update(hashes.data(), hashes.size() * sizeof(Hash128));
+    };
+    for (const TensorInfo& tensor : layout_.tensors()) {
+      add(hashes_of(tensor));
+      if (compute_copy != nullptr) add(HashOf(compute_copy, tensor, kCopyElementBytes));
+    }
+    return hasher.Finish();
+  }
 
   void CheckExponents(const std::vector<int>& exponents) const {
     ACCRUE_CHECK(exponents.size() == (mode_ == AccumulationMode::kExact ? layout_.tensors().size() : 0));
@@ -192,8 +214,10 @@ class TrainingStateImpl : public TrainingState {
   int64_t window_ = 0;
   int64_t steps_ = 0;
   std::vector<int> exponents_;
-  // Per tensor those of its arrays' chunks, in the digest's order; current after Step and Digest.
+  // Per tensor those of its arrays' chunks, in the digest's order.
   std::vector<Hash128> hashes_;
+  bool hashes_are_current_ = false;
+  std::vector<Hash128> chunk_hashes_;  // of one array of one tensor
 };
 
 }  // namespace

@@ -78,8 +78,10 @@ class TrainingState {
   virtual StepOutcome Skip() = 0;
 
   virtual Hash128 Digest() = 0;
-  // Of the parameters alone; compute_copy may be null (fp32).
+  // Of the parameters alone, read from memory; compute_copy may be null (fp32).
   virtual Hash128 ParameterHash(const void* compute_copy) = 0;
+  // The same of the parameters as the last step or digest left them: takes its chunk hashes, and reads the copy alone.
+  virtual Hash128 HeldParameterHash(const void* compute_copy) = 0;
 
   // The arrays of the state in digest order, and access to them by index into that list: for checkpoints and
   // joiners. Host memory; little-endian binary32.
