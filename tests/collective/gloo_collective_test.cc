@@ -7,9 +7,12 @@
 #include <tuple>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
+#include "common/check.h"
 #include "worker/collective/testing/memory_rendezvous.h"
 
 namespace accrue {
@@ -148,7 +151,9 @@ TEST(GlooCollective, AllReduce_SilentRank_DeadlineExceeded) {
         return;
       }
       int64_t in = 1, out = 0;
-      EXPECT_EQ((*communicator)->AllReduce(&in, &out, 1).code(), absl::StatusCode::kDeadlineExceeded);
+      const absl::Status status = (*communicator)->AllReduce(&in, &out, 1);
+      EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+      EXPECT_THAT(UnreachableRanks(status), testing::IsEmpty());  // the network to it is whole
       finished.Notify();
     });
   }
@@ -165,6 +170,7 @@ TEST(GlooCollective, Form_MemberMissing_DeadlineNamesIt) {
       EXPECT_EQ(communicator.status().code(), absl::StatusCode::kDeadlineExceeded);
       EXPECT_NE(std::string(communicator.status().message()).find("rank 0, 3 of 4"), std::string::npos)
           << communicator.status();
+      EXPECT_THAT(UnreachableRanks(communicator.status()), testing::ElementsAre(0, 3));
     });
   }
   for (std::thread& thread : threads) thread.join();
@@ -176,6 +182,107 @@ TEST(GlooCollective, Form_GivenUp_Cancelled) {
   std::thread giver([&] { store.GiveUp("c"); });
   EXPECT_EQ((*factory)->Form("c", 0, 2, kDeadlineMs).status().code(), absl::StatusCode::kCancelled);
   giver.join();
+}
+
+// Every survivor names the one that is gone, though it loses its connections to the other survivors too.
+TEST(GlooCollective, AllReduce_ProcessIsGone_SurvivorsNameItAlone) {
+  MemoryRendezvous store;
+  absl::BlockingCounter told(3);
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < 4; ++rank) {
+    threads.emplace_back([&, rank] {
+      auto factory = *CreateGlooFactory({}, &store);
+      auto communicator = factory->Form("c", rank, 4, kDeadlineMs);
+      ASSERT_TRUE(communicator.ok()) << communicator.status();
+      if (rank == 2) {
+        factory.reset();  // what its host answers with ends before its connections do
+        return;
+      }
+      std::vector<int64_t> in(3'000'000), out(3'000'000);
+      const absl::Status status = (*communicator)->AllReduce(in.data(), out.data(), 3'000'000);
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+      EXPECT_THAT(UnreachableRanks(status), testing::ElementsAre(2)) << status;
+      told.DecrementCount();
+      told.Wait();  // a survivor that ended here would be gone as well
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+// Stands for a member that has published its addresses and does not go on; `fetched` when another one knows them.
+class DyingStore : public RendezvousStore {
+ public:
+  explicit DyingStore(RendezvousStore& store) : store_(store) {}
+  absl::Status Set(const std::string& communicator, const std::string& name, const std::string& value) override {
+    return store_.Set(communicator, name, value);
+  }
+  absl::StatusOr<std::vector<std::string>> Get(const std::string&, const std::vector<std::string>&, int64_t) override {
+    return absl::UnavailableError("dead");
+  }
+
+ private:
+  RendezvousStore& store_;
+};
+
+class NotifyingStore : public RendezvousStore {
+ public:
+  explicit NotifyingStore(RendezvousStore& store) : store_(store) {}
+  absl::Notification asked, fetched;
+  absl::Status Set(const std::string& communicator, const std::string& name, const std::string& value) override {
+    return store_.Set(communicator, name, value);
+  }
+  absl::StatusOr<std::vector<std::string>> Get(const std::string& communicator, const std::vector<std::string>& names,
+                                               int64_t timeout_ms) override {
+    if (!asked.HasBeenNotified()) asked.Notify();
+    auto values = store_.Get(communicator, names, timeout_ms);
+    if (values.ok()) fetched.Notify();
+    return values;
+  }
+
+ private:
+  RendezvousStore& store_;
+};
+
+TEST(GlooCollective, Abort_WhileItWaitsForMembers_ReturnsAborted) {
+  MemoryRendezvous memory;
+  NotifyingStore store(memory);
+  auto factory = *CreateGlooFactory({}, &store);
+  auto communicator = *factory->Create("c", 0, 2, /*deadline_ms=*/3'600'000);
+  std::thread aborter([&] {
+    store.asked.WaitForNotification();
+    communicator->Abort();
+  });
+  EXPECT_EQ(communicator->Meet().code(), absl::StatusCode::kAborted);
+  aborter.join();
+}
+
+// Whichever of the two is to open the connection: that follows from their ports, so it is tried often.
+TEST(GlooCollective, Abort_WhileItConnects_ReturnsAborted) {
+  for (int trial = 0; trial < 8; ++trial) {
+    MemoryRendezvous memory;
+    DyingStore dying(memory);
+    NotifyingStore store(memory);
+    auto factory = *CreateGlooFactory({}, &store), other_factory = *CreateGlooFactory({}, &dying);
+    auto other = *other_factory->Create("c", 1, 2, kDeadlineMs);
+    EXPECT_EQ(other->Meet().code(), absl::StatusCode::kUnavailable);
+    auto communicator = *factory->Create("c", 0, 2, /*deadline_ms=*/3'600'000);
+    std::thread aborter([&] {
+      store.fetched.WaitForNotification();
+      communicator->Abort();
+    });
+    EXPECT_EQ(communicator->Meet().code(), absl::StatusCode::kAborted);
+    aborter.join();
+  }
+}
+
+TEST(GlooCollective, Abort_BeforeMeet_ReturnsAborted) {
+  MemoryRendezvous store;
+  auto factory = *CreateGlooFactory({}, &store);
+  for (int size : {1, 2}) {
+    auto communicator = *factory->Create("c", 0, size, kDeadlineMs);
+    communicator->Abort();
+    EXPECT_EQ(communicator->Meet().code(), absl::StatusCode::kAborted);
+  }
 }
 
 TEST(GlooCollective, Form_NewName_WorksAfterFailure) {

@@ -30,7 +30,8 @@ inline constexpr char kJobId[] = "tiny-1";
 // Loss of a unit: half the squared distance of all parameters from a point that (window, unit) names.
 class QuadraticEngine : public Engine {
  public:
-  explicit QuadraticEngine(const std::vector<TensorShape>& shapes) : layout_(*ParameterLayout::Build(shapes)) {}
+  explicit QuadraticEngine(const std::vector<TensorShape>& shapes, int64_t bucket_elements = kBucketElements)
+      : layout_(*ParameterLayout::Build(shapes, bucket_elements)) {}
 
   // A multiplier of the gradient in one window, to provoke replays; NaN provokes a skip.
   int64_t odd_window = -1;
@@ -171,10 +172,11 @@ inline std::vector<TensorShape> SmallShapes() { return {{"a", {40}}, {"b.weight"
 
 inline std::unique_ptr<Job> MakeJob(bool holds_state, AccumulationMode mode = AccumulationMode::kExact,
                                     OptimizerKind optimizer = OptimizerKind::kAdamW,
-                                    const std::vector<TensorShape>& shapes = SmallShapes()) {
+                                    const std::vector<TensorShape>& shapes = SmallShapes(),
+                                    int64_t bucket_elements = kBucketElements) {
   auto job = std::make_unique<Job>();
   job->backend = std::make_unique<HostBackend>();
-  job->engine = std::make_unique<QuadraticEngine>(shapes);
+  job->engine = std::make_unique<QuadraticEngine>(shapes, bucket_elements);
   const ParameterLayout& layout = job->engine->layout();
   job->state = *TrainingState::Create({.kind = optimizer}, mode, layout, *job->backend);
   job->accumulator = *Accumulator::Create(mode, layout, *job->backend);

@@ -31,12 +31,15 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // Meets the other members: once, before the operations. A communicator of size 1 needs nobody. DEADLINE_EXCEEDED
+  // when members did not come, CANCELLED when the communicator was given up meanwhile; else errors as below.
+  virtual absl::Status Meet() = 0;
   // out[i] = sum over members of in[i], wrapping. in and out do not overlap. UNAVAILABLE when a peer is gone,
   // ABORTED after Abort, DEADLINE_EXCEEDED without progress for the communicator's deadline; out is then undefined
-  // and in is unchanged.
+  // and in is unchanged. The status may name ranks: see UnreachableRanks.
   virtual absl::Status AllReduce(const int64_t* in, int64_t* out, int64_t elements) = 0;
   virtual absl::Status AllReduce(const float* in, float* out, int64_t elements) = 0;
-  // data of `root` to all. Errors as above.
+  // data of `root`, which is only read there, to all. Errors as above; data of the others is then undefined.
   virtual absl::Status Broadcast(void* data, size_t size_bytes, int root) = 0;
   virtual void Abort() = 0;
 };
@@ -44,10 +47,18 @@ class Communicator {
 class CollectiveFactory {
  public:
   virtual ~CollectiveFactory() = default;
-  // Meets the other members under this name. A communicator of size 1 needs nobody. deadline_ms bounds the meeting
-  // and, later, each operation's wait for progress. DEADLINE_EXCEEDED names the ranks that did not come.
-  virtual absl::StatusOr<std::unique_ptr<Communicator>> Form(const std::string& name, int rank, int size,
-                                                             int64_t deadline_ms) = 0;
+  // A communicator of this name, before its Meet. deadline_ms bounds the meeting and, later, each operation's wait for
+  // progress.
+  virtual absl::StatusOr<std::unique_ptr<Communicator>> Create(const std::string& name, int rank, int size,
+                                                               int64_t deadline_ms) = 0;
+  // Create and Meet, for who need not abort the meeting.
+  absl::StatusOr<std::unique_ptr<Communicator>> Form(const std::string& name, int rank, int size, int64_t deadline_ms);
 };
+
+// The peers that a failed operation, or a failed meeting, could not reach, as far as that can be told: ascending, of a
+// status of a Communicator. Empty when it cannot, and for what was aborted.
+std::vector<int> UnreachableRanks(const absl::Status& status);
+// No effect on an OK status.
+void SetUnreachableRanks(const std::vector<int>& ranks, absl::Status& status);
 
 }  // namespace accrue

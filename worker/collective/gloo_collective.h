@@ -1,7 +1,7 @@
 // Communicators over Gloo's TCP transport.
 //
-// The factory is thread-safe and must outlive its communicators; the store must outlive the factory. Gloo speaks
-// plain TCP without authentication: bind it to loopback or to a private network.
+// The factory is thread-safe and must outlive its communicators' meetings, and so must the store. Gloo speaks plain TCP
+// without authentication: bind it to loopback or to a private network.
 #pragma once
 
 #include <memory>

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "worker/core/keys.h"
 
 namespace accrue {
 
@@ -41,18 +42,19 @@ void CollectiveGuard::BeginJob() {
 }
 
 absl::Status CollectiveGuard::Enter(Kind kind, const v1::Key& key, const std::string& name,
-                                    Communicator* communicator) {
+                                    Communicator& communicator) {
   absl::MutexLock lock(&mutex_);
   ACCRUE_CHECK(!active_);
-  Operation operation{kind, key, name, communicator};
+  Operation operation{kind, key, name, &communicator};
   if (std::string reason = WhyOff(operation); !reason.empty()) return absl::AbortedError(reason);
-  if (communicator != nullptr) active_ = std::move(operation);
+  active_ = std::move(operation);
   return absl::OkStatus();
 }
 
 void CollectiveGuard::Leave() {
   absl::MutexLock lock(&mutex_);
   active_.reset();
+  if (deadline_ != nullptr) deadline_->Stop();
 }
 
 std::string CollectiveGuard::WhyOff(const Operation& operation) const {
@@ -63,7 +65,7 @@ std::string CollectiveGuard::WhyOff(const Operation& operation) const {
   }
   if (abort_ && abort_->key().job_id() == operation.key.job_id() &&
       abort_->key().timeline() == operation.key.timeline() && abort_->key().epoch() >= operation.key.epoch()) {
-    // A reduce's void attempt is never tried again under its number; the epoch may have been raised since its seal.
+    // An attempt is sealed once more after a failed reduce, but in a newer epoch.
     const bool is_it = operation.kind == Kind::kStateSync || (abort_->key().window() == operation.key.window() &&
                                                               abort_->key().attempt() == operation.key.attempt());
     if (is_it) return absl::StrCat("aborted: ", abort_->reason());
@@ -72,7 +74,15 @@ std::string CollectiveGuard::WhyOff(const Operation& operation) const {
 }
 
 void CollectiveGuard::StopIfOff() {
-  if (active_ && !WhyOff(*active_).empty()) active_->communicator->Abort();
+  if (!active_) return;
+  const std::string reason = WhyOff(*active_);
+  if (reason.empty()) return;
+  if (deadline_ != nullptr) {
+    deadline_->Start(absl::StrCat(active_->kind == Kind::kReduce ? "the reduce of " : "the state sync of ",
+                                  KeyToString(active_->key), " in communicator \"", active_->name, "\" (", reason,
+                                  ")"));
+  }
+  active_->communicator->Abort();
 }
 
 }  // namespace accrue

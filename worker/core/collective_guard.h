@@ -1,7 +1,8 @@
 // Lets the thread that receives messages stop the collective operation that the compute thread is in.
 //
-// Thread-safe. The compute thread brackets each use of a communicator with Enter and Leave; between them the guard may
-// call its Abort. An abort that arrives before its operation begins is remembered, so the operation never begins.
+// Thread-safe. The compute thread brackets each use of a communicator, its meeting too, with Enter and Leave; between
+// them the guard may call its Abort. An abort that arrives before its operation begins is remembered, so the operation
+// never begins. From an Abort to the Leave that follows, the AbortDeadline counts.
 #pragma once
 
 #include <optional>
@@ -12,12 +13,16 @@
 #include "absl/synchronization/mutex.h"
 #include "accrue/v1/worker.pb.h"
 #include "worker/collective/collective.h"
+#include "worker/core/abort_deadline.h"
 
 namespace accrue {
 
 class CollectiveGuard {
  public:
   enum class Kind { kReduce, kStateSync };
+
+  // deadline must outlive the guard; null: an abort that hangs is waited for.
+  explicit CollectiveGuard(AbortDeadline* deadline = nullptr) : deadline_(deadline) {}
 
   // ---- of the receiving thread ----
   // Looks at every message on its way to the inbox: Abort stops the reduce that it names, and a state sync of its epoch
@@ -30,8 +35,8 @@ class CollectiveGuard {
   // What follows belongs to the next AssignJob.
   void BeginJob();
   // ABORTED if the operation of this key and communicator's name is called off already. Else the communicator is
-  // aborted when that happens, until Leave. A null communicator only asks.
-  absl::Status Enter(Kind kind, const v1::Key& key, const std::string& name, Communicator* communicator);
+  // aborted when that happens, until Leave.
+  absl::Status Enter(Kind kind, const v1::Key& key, const std::string& name, Communicator& communicator);
   void Leave();
 
  private:
@@ -46,6 +51,7 @@ class CollectiveGuard {
   std::string WhyOff(const Operation& operation) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void StopIfOff() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  AbortDeadline* const deadline_;
   absl::Mutex mutex_;
   std::optional<Operation> active_ ABSL_GUARDED_BY(mutex_);
   std::optional<v1::Abort> abort_ ABSL_GUARDED_BY(mutex_);  // the newest

@@ -35,7 +35,7 @@ class Guarded {
  public:
   Guarded(CollectiveGuard& guard, CollectiveGuard::Kind kind, const v1::Key& key, const std::string& name,
           Communicator& communicator)
-      : guard_(guard), status_(guard.Enter(kind, key, name, &communicator)) {}
+      : guard_(guard), status_(guard.Enter(kind, key, name, communicator)) {}
   ~Guarded() {
     if (status_.ok()) guard_.Leave();
   }
@@ -45,6 +45,54 @@ class Guarded {
   CollectiveGuard& guard_;
   absl::Status status_;
 };
+
+constexpr int kNobody = -1;
+
+// The rank that sends a bucket: the first that holds it final.
+int SourceOf(const v1::Seal& seal, int bucket) {
+  for (int rank = 0; rank < seal.final_buckets_size(); ++rank) {
+    if (seal.final_buckets(rank) > bucket) return rank;
+  }
+  return kNobody;
+}
+
+// That the seal fits this member's accumulator.
+absl::Status CheckSeal(const v1::Seal& seal, int rank, const Job& job) {
+  const int64_t buckets = static_cast<int64_t>(job.engine->layout().buckets().size());
+  if (job.accumulator->mode() == AccumulationMode::kExact && seal.bucket_checksums_size() != buckets) {
+    return absl::InvalidArgumentError(absl::StrCat("the seal has ", seal.bucket_checksums_size(),
+                                                   " bucket checksums; the layout has ", buckets, " buckets"));
+  }
+  if (seal.final_buckets_size() != 0 && seal.final_buckets_size() != seal.members_size()) {
+    return absl::InvalidArgumentError(absl::StrCat("the seal says for ", seal.final_buckets_size(),
+                                                   " members how many buckets they hold final; it has ",
+                                                   seal.members_size(), " members"));
+  }
+  const int64_t said = seal.final_buckets_size() == 0 ? 0 : seal.final_buckets(rank);
+  if (said != job.accumulator->final_buckets()) {
+    return absl::InvalidArgumentError(absl::StrCat("the seal says that this member holds ", said,
+                                                   " buckets final; it holds ", job.accumulator->final_buckets()));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSum(const v1::Seal& seal, int bucket, uint64_t found) {
+  if (found == seal.bucket_checksums(bucket)) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("bucket ", bucket, " of window ", seal.key().window(),
+                                          " was reduced to checksum ", absl::Hex(found, absl::kZeroPad16),
+                                          "; its units add up to ",
+                                          absl::Hex(seal.bucket_checksums(bucket), absl::kZeroPad16)));
+}
+
+size_t BucketBytes(int bucket, const Job& job) {
+  const size_t element_bytes = job.accumulator->mode() == AccumulationMode::kExact ? sizeof(int64_t) : sizeof(float);
+  return static_cast<size_t>(job.engine->layout().buckets()[bucket].elements) * element_bytes;
+}
+
+void* BucketSums(int bucket, Job& job) {
+  if (job.accumulator->mode() == AccumulationMode::kExact) return job.accumulator->ExactBucket(bucket);
+  return job.accumulator->FastBucket(bucket);
+}
 
 }  // namespace
 
@@ -57,74 +105,72 @@ absl::StatusOr<int> Reducer::RankOf(int64_t incarnation, const std::vector<int64
   return static_cast<int>(found - members.begin());
 }
 
-absl::StatusOr<std::unique_ptr<Communicator>> Reducer::Meet(CollectiveGuard::Kind kind, const v1::Key& key,
-                                                            const std::string& name, int rank, int size) {
-  ACCRUE_RETURN_IF_ERROR(guard_.Enter(kind, key, name, nullptr));
-  return collectives_.Form(name, rank, size, deadline_ms_);
-}
-
-absl::Status Reducer::Reduce(const v1::Seal& seal, const std::vector<uint64_t>& own_checksums, Job& job) {
-  final_buckets_ = 0;
+absl::Status Reducer::Reduce(const v1::Seal& seal, std::vector<uint64_t>& bucket_checksums, Job& job) {
   const std::vector<int64_t> members(seal.members().begin(), seal.members().end());
   ACCRUE_ASSIGN_OR_RETURN(const int rank, RankOf(seal.key().incarnation(), members));
-  if (communicator_ == nullptr || name_ != seal.communicator()) {
+  ACCRUE_RETURN_IF_ERROR(CheckSeal(seal, rank, job));
+  const bool is_new = communicator_ == nullptr || name_ != seal.communicator();
+  if (is_new) {
     communicator_.reset();
     name_ = seal.communicator();
-    ACCRUE_ASSIGN_OR_RETURN(communicator_, Meet(CollectiveGuard::Kind::kReduce, seal.key(), name_, rank,
-                                                static_cast<int>(members.size())));
+    ACCRUE_ASSIGN_OR_RETURN(communicator_,
+                            collectives_.Create(name_, rank, static_cast<int>(members.size()), deadline_ms_));
   }
   absl::Status status;
   {
-    Guarded guarded(guard_, CollectiveGuard::Kind::kReduce, seal.key(), name_, *communicator_);
-    status = guarded.status().ok() ? ReduceBuckets(seal, own_checksums, job) : guarded.status();
+    const Guarded guarded(guard_, CollectiveGuard::Kind::kReduce, seal.key(), name_, *communicator_);
+    status = guarded.status();
+    if (status.ok() && is_new) status = communicator_->Meet();
+    if (status.ok()) status = ReduceBuckets(seal, bucket_checksums, job);
   }
   if (!status.ok()) communicator_.reset();
   return status;
 }
 
-absl::Status Reducer::ReduceBuckets(const v1::Seal& seal, const std::vector<uint64_t>& own_checksums, Job& job) {
+absl::Status Reducer::ReduceBuckets(const v1::Seal& seal, std::vector<uint64_t>& bucket_checksums, Job& job) {
   const bool exact = job.accumulator->mode() == AccumulationMode::kExact;
   const int buckets = static_cast<int>(job.engine->layout().buckets().size());
-  if (exact && seal.bucket_checksums_size() != buckets) {
-    return absl::InvalidArgumentError(absl::StrCat("the seal has ", seal.bucket_checksums_size(),
-                                                   " bucket checksums; the layout has ", buckets, " buckets"));
-  }
   const bool alone = communicator_->size() == 1;
+  if (!alone) ACCRUE_RETURN_IF_ERROR(EnsureStaging(job));
   for (int bucket = 0; bucket < buckets; ++bucket) {
-    if (!alone) ACCRUE_RETURN_IF_ERROR(ReduceBucket(bucket, job));
-    if (exact) {
-      const uint64_t found =
-          alone ? own_checksums[bucket] : job.accumulator->StagingChecksum(bucket, staging_->as<int64_t>());
-      if (found != seal.bucket_checksums(bucket)) {
-        return absl::DataLossError(absl::StrCat("bucket ", bucket, " of window ", seal.key().window(),
-                                                " was reduced to checksum ", absl::Hex(found, absl::kZeroPad16),
-                                                "; its units add up to ",
-                                                absl::Hex(seal.bucket_checksums(bucket), absl::kZeroPad16)));
-      }
-    }
+    const bool held = job.accumulator->final(bucket);
+    if (exact && (held || alone)) ACCRUE_RETURN_IF_ERROR(CheckSum(seal, bucket, bucket_checksums[bucket]));
+    if (!alone) ACCRUE_RETURN_IF_ERROR(FetchSums(bucket, SourceOf(seal, bucket), job));
+    if (held) continue;
     if (!alone) {
-      const int64_t elements = job.engine->layout().buckets()[bucket].elements;
-      void* sums = exact ? static_cast<void*>(job.accumulator->ExactBucket(bucket)) : job.accumulator->FastBucket(bucket);
-      job.backend->Copy(sums, staging_->data(), elements * (exact ? sizeof(int64_t) : sizeof(float)));
+      if (exact) {
+        const uint64_t found = job.accumulator->StagingChecksum(bucket, staging_->as<int64_t>());
+        ACCRUE_RETURN_IF_ERROR(CheckSum(seal, bucket, found));
+        bucket_checksums[bucket] = found;
+      }
+      job.backend->Copy(BucketSums(bucket, job), staging_->data(), BucketBytes(bucket, job));
     }
     job.accumulator->MarkFinal(bucket);
-    ++final_buckets_;
   }
   return absl::OkStatus();
 }
 
-absl::Status Reducer::ReduceBucket(int bucket, Job& job) {
-  if (staging_ == nullptr) {
-    int64_t largest = 0;
-    for (const Bucket& info : job.engine->layout().buckets()) largest = std::max(largest, info.elements);
-    ACCRUE_ASSIGN_OR_RETURN(staging_, job.backend->Allocate(static_cast<size_t>(largest) * sizeof(int64_t)));
+// The sums over all members, into staging; from the accumulator where this member is the source.
+absl::Status Reducer::FetchSums(int bucket, int source, Job& job) {
+  void* const own = BucketSums(bucket, job);
+  job.backend->Synchronize();
+  if (source != kNobody) {
+    void* const data = source == communicator_->rank() ? own : staging_->data();
+    return communicator_->Broadcast(data, BucketBytes(bucket, job), source);
   }
   const int64_t elements = job.engine->layout().buckets()[bucket].elements;
-  job.backend->Synchronize();
   if (job.accumulator->mode() == AccumulationMode::kExact) {
-    return communicator_->AllReduce(job.accumulator->ExactBucket(bucket), staging_->as<int64_t>(), elements);
+    return communicator_->AllReduce(static_cast<const int64_t*>(own), staging_->as<int64_t>(), elements);
   }
-  return communicator_->AllReduce(job.accumulator->FastBucket(bucket), staging_->as<float>(), elements);
+  return communicator_->AllReduce(static_cast<const float*>(own), staging_->as<float>(), elements);
+}
+
+absl::Status Reducer::EnsureStaging(const Job& job) {
+  if (staging_ != nullptr) return absl::OkStatus();
+  int64_t largest = 0;
+  for (const Bucket& info : job.engine->layout().buckets()) largest = std::max(largest, info.elements);
+  ACCRUE_ASSIGN_OR_RETURN(staging_, job.backend->Allocate(static_cast<size_t>(largest) * sizeof(int64_t)));
+  return absl::OkStatus();
 }
 
 absl::Status Reducer::SyncState(const v1::StateSync& sync, Job& job) {
@@ -132,10 +178,12 @@ absl::Status Reducer::SyncState(const v1::StateSync& sync, Job& job) {
   const std::vector<int64_t> members(sync.members().begin(), sync.members().end());
   ACCRUE_ASSIGN_OR_RETURN(const int rank, RankOf(sync.key().incarnation(), members));
   ACCRUE_ASSIGN_OR_RETURN(const int root, RankOf(sync.source(), members));
-  ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<Communicator> communicator,
-                          Meet(kKind, sync.key(), sync.communicator(), rank, static_cast<int>(members.size())));
-  Guarded guarded(guard_, kKind, sync.key(), sync.communicator(), *communicator);
-  if (!guarded.status().ok()) return guarded.status();
+  ACCRUE_ASSIGN_OR_RETURN(
+      std::unique_ptr<Communicator> communicator,
+      collectives_.Create(sync.communicator(), rank, static_cast<int>(members.size()), deadline_ms_));
+  const Guarded guarded(guard_, kKind, sync.key(), sync.communicator(), *communicator);
+  ACCRUE_RETURN_IF_ERROR(guarded.status());
+  ACCRUE_RETURN_IF_ERROR(communicator->Meet());
   return CopyState(*communicator, root, job);
 }
 

@@ -1,6 +1,9 @@
 // Turns the accumulator's own sums into the sums over all members of a seal; and copies a state from one member to
 // others. The communicator of an epoch is formed at its first reduce and kept.
 //
+// A bucket becomes final, in order, when its sum has come whole into the staging buffer and has the seal's checksum: an
+// error or an abort leaves every other bucket as it was, so that the reduce can be tried again with other members.
+//
 // Not thread-safe: of the compute thread. What it refers to must outlive it.
 #pragma once
 
@@ -25,10 +28,11 @@ class Reducer {
       : collectives_(collectives), guard_(guard), deadline_ms_(deadline_ms) {}
 
   // All buckets of the job's accumulator become final, or an error says why not: ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED
-  // and CANCELLED of the members and the coordinator; DATA_LOSS for sums that do not have the seal's checksums;
-  // INVALID_ARGUMENT for a seal that cannot be followed. own_checksums: of the accumulator as it is (exact mode).
-  absl::Status Reduce(const v1::Seal& seal, const std::vector<uint64_t>& own_checksums, Job& job);
-  int64_t final_buckets() const { return final_buckets_; }  // of the last Reduce
+  // and CANCELLED of the members and the coordinator, with the ranks that could not be reached; DATA_LOSS for sums that
+  // do not have the seal's checksums; INVALID_ARGUMENT for a seal that cannot be followed. Buckets that are final
+  // already are sent to who lacks them. bucket_checksums: of the accumulator's buckets as they are (exact mode); those
+  // of the sums take their places as buckets become final.
+  absl::Status Reduce(const v1::Seal& seal, std::vector<uint64_t>& bucket_checksums, Job& job);
 
   // Sends or receives the state. Codes as above; INVALID_ARGUMENT too for a state of another layout. After an error the
   // receiver's state is void.
@@ -36,10 +40,9 @@ class Reducer {
 
  private:
   absl::StatusOr<int> RankOf(int64_t incarnation, const std::vector<int64_t>& members) const;
-  absl::StatusOr<std::unique_ptr<Communicator>> Meet(CollectiveGuard::Kind kind, const v1::Key& key,
-                                                     const std::string& name, int rank, int size);
-  absl::Status ReduceBuckets(const v1::Seal& seal, const std::vector<uint64_t>& own_checksums, Job& job);
-  absl::Status ReduceBucket(int bucket, Job& job);
+  absl::Status ReduceBuckets(const v1::Seal& seal, std::vector<uint64_t>& bucket_checksums, Job& job);
+  absl::Status FetchSums(int bucket, int source, Job& job);
+  absl::Status EnsureStaging(const Job& job);
   absl::Status CopyState(Communicator& communicator, int root, Job& job);
 
   CollectiveFactory& collectives_;
@@ -49,7 +52,6 @@ class Reducer {
   std::unique_ptr<Communicator> communicator_;  // of `name_`; null before the first and after a failure
   std::string name_;
   std::unique_ptr<DeviceBuffer> staging_;  // one bucket
-  int64_t final_buckets_ = 0;
 };
 
 }  // namespace accrue

@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "worker/core/keys.h"
+#include "worker/core/unit_ranges.h"
 #include "worker/core/window_runner.h"
 
 namespace accrue {
@@ -49,6 +50,9 @@ std::optional<RunEnd> WindowRunner::HandleMessage(v1::CoordinatorMessage& messag
       break;
     case v1::CoordinatorMessage::kReplay:
       OnReplay(message.replay());
+      break;
+    case v1::CoordinatorMessage::kRecall:
+      OnRecall(message.recall());
       break;
     case v1::CoordinatorMessage::kCommit:
       status = OnCommit(message.commit());
@@ -123,7 +127,7 @@ void WindowRunner::OnPlan(const v1::Plan& plan) {
   if (!is_new && plan.key().attempt() > share.key.attempt()) {
     if (window == job_.state->window()) reporter_.Discard();
     share.StartOver(plan.key());
-  } else if (!is_new && (plan.key().attempt() < share.key.attempt() || share.failed)) {
+  } else if (!is_new && plan.key().attempt() < share.key.attempt()) {
     LogInfo("a plan of a void attempt is refused", {{"key", KeyToString(plan.key())}});
     return;
   }
@@ -141,13 +145,28 @@ void WindowRunner::OnReplay(const v1::Replay& replay) {
   found->second.StartOver(replay.key());
 }
 
+// Always answered, also for a window that is not here any more: whoever asks counts on an answer.
+void WindowRunner::OnRecall(const v1::Recall& recall) {
+  v1::WorkerMessage message;
+  v1::Returned& returned = *message.mutable_returned();
+  *returned.mutable_key() = recall.key();
+  const auto found = shares_.find(recall.key().window());
+  if (CheckCurrent(OwnKey(), recall.key()).ok() && found != shares_.end() &&
+      found->second.key.attempt() == recall.key().attempt()) {
+    AppendRanges(found->second.GiveBack(recall.units()), returned.mutable_units());
+    ExpectUnits();
+  }
+  context_.link.Send(std::move(message));
+}
+
 absl::Status WindowRunner::OnSeal(const v1::Seal& seal) {
   if (Refuse("seal", seal.key())) return absl::OkStatus();
   const WindowShare* share = CurrentShare();
-  if (seal.key().window() != job_.state->window() || share == nullptr || share->failed || share->is_void ||
+  if (seal.key().window() != job_.state->window() || share == nullptr || share->is_void ||
       share->key.attempt() != seal.key().attempt() || !share->computed) {
-    SendReduceFailed(seal.key(), absl::FailedPreconditionError(
-                                     "this worker's units of that attempt are not all in its accumulator"));
+    SendReduceFailed(seal.key(),
+                     absl::FailedPreconditionError("this worker's units of that attempt are not all in its accumulator"),
+                     seal.members());
     return absl::OkStatus();
   }
   if (awaits_commit_) {
@@ -171,7 +190,7 @@ absl::Status WindowRunner::OnCommit(const v1::Commit& commit) {
   awaits_commit_ = false;
   if (!held_seal_) return absl::OkStatus();
   const v1::Seal seal = *std::exchange(held_seal_, std::nullopt);
-  return ActOnSeal(seal);
+  return OnSeal(seal);  // a Plan may have come since
 }
 
 // The guard has stopped what was on the way, and its failure was answered; a seal that still waits is answered here.
@@ -181,7 +200,7 @@ void WindowRunner::OnAbort(const v1::Abort& abort) {
     return;
   }
   const v1::Seal seal = *std::exchange(held_seal_, std::nullopt);
-  SendReduceFailed(seal.key(), absl::AbortedError(abort.reason()));
+  SendReduceFailed(seal.key(), absl::AbortedError(abort.reason()), seal.members());
 }
 
 void WindowRunner::OnStateSync(const v1::StateSync& sync) {
@@ -195,7 +214,7 @@ void WindowRunner::OnStateSync(const v1::StateSync& sync) {
     job_.holds_state = false;
   }
   if (absl::Status status = reducer_.SyncState(sync, job_); !status.ok()) {
-    SendReduceFailed(sync.key(), status);
+    SendReduceFailed(sync.key(), status, sync.members());
     return;
   }
   job_.holds_state = true;
@@ -227,7 +246,10 @@ void WindowRunner::SendLoaded() {
   v1::WorkerMessage message;
   v1::JobLoaded& loaded = *message.mutable_job_loaded();
   *loaded.mutable_key() = OwnKey();
-  if (job_.holds_state) loaded.set_digest(job_.state->Digest().Hex());
+  if (job_.holds_state) {
+    loaded.set_digest(job_.state->Digest().Hex());
+    loaded.set_parameter_hash(ParameterHash());
+  }
   for (const TensorInfo& tensor : job_.engine->layout().tensors()) {
     loaded.add_tensors(tensor.name);
     loaded.add_tensor_elements(tensor.elements);
@@ -238,15 +260,28 @@ void WindowRunner::SendLoaded() {
   context_.link.Send(std::move(message));
 }
 
-void WindowRunner::SendReduceFailed(const v1::Key& key, const absl::Status& status, int64_t final_buckets) {
+template <typename Incarnations>
+void WindowRunner::SendReduceFailed(const v1::Key& key, const absl::Status& status, const Incarnations& members) {
   LogWarning("a collective operation failed", {{"key", KeyToString(key)}, {"reason", status}});
   v1::WorkerMessage message;
   v1::ReduceFailed& failed = *message.mutable_reduce_failed();
   *failed.mutable_key() = key;
   failed.set_reason(std::string(status.message()));
-  failed.set_final_buckets(final_buckets);
+  for (int rank : UnreachableRanks(status)) {
+    if (rank < members.size()) failed.add_unreachable_incarnations(members[rank]);
+  }
+  failed.set_final_buckets(FinalBuckets(key));
   context_.link.Send(std::move(message));
 }
+
+int64_t WindowRunner::FinalBuckets(const v1::Key& key) {
+  const WindowShare* share = CurrentShare();
+  const bool is_here = share != nullptr && share->begun && share->key.window() == key.window() &&
+                       share->key.attempt() == key.attempt();
+  return is_here ? job_.accumulator->final_buckets() : 0;
+}
+
+std::string WindowRunner::ParameterHash() { return job_.state->HeldParameterHash(job_.engine->ComputeCopy()).Hex(); }
 
 RunEnd WindowRunner::Fail(const absl::Status& status) {
   context_.link.Send(JobFailedMessage(OwnKey(), status));

@@ -1,7 +1,6 @@
 // A window's life, in its order. runner_messages.cc has what the coordinator's messages do.
 #include "worker/core/window_runner.h"
 
-#include <algorithm>
 #include <bit>
 #include <utility>
 
@@ -11,6 +10,7 @@
 #include "common/status.h"
 #include "worker/core/keys.h"
 #include "worker/core/resident_memory.h"
+#include "worker/core/unit_ranges.h"
 
 namespace accrue {
 namespace {
@@ -45,19 +45,21 @@ v1::UnitReport ReportOf(const UnitStats& stats, const UnitLoss& loss, int64_t co
   return report;
 }
 
-void AppendRanges(std::vector<int64_t> units, v1::BucketManifest* manifest) {
-  std::sort(units.begin(), units.end());
-  v1::UnitRange* range = nullptr;
-  for (int64_t unit : units) {
-    if (range != nullptr && range->first() + range->count() == unit) {
-      range->set_count(range->count() + 1);
-      continue;
+// Buckets [0, final_buckets) final, the units in all others.
+void AppendManifest(const Accumulator& accumulator, int buckets, v1::WindowComputed* computed) {
+  const int final_buckets = accumulator.final_buckets();
+  const int entries = final_buckets == 0 ? 1 : buckets;  // one stands for all when they are alike
+  for (int bucket = 0; bucket < entries; ++bucket) {
+    v1::BucketManifest* manifest = computed->add_buckets();
+    if (bucket < final_buckets) {
+      manifest->set_final(true);
+    } else {
+      AppendRanges(accumulator.units(), manifest->mutable_units());
     }
-    range = manifest->add_units();
-    range->set_first(unit);
-    range->set_count(1);
   }
 }
+
+std::string HexChecksum(uint64_t checksum) { return absl::StrCat(absl::Hex(checksum, absl::kZeroPad16)); }
 
 }  // namespace
 
@@ -117,7 +119,12 @@ absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
 
   share.units.pop_front();
   share.valid_tokens += loss.valid_tokens;
-  if (job_.accumulator->mode() == AccumulationMode::kExact) AddChecksums(stats.bucket_checksums, share.unit_checksums);
+  if (job_.accumulator->mode() == AccumulationMode::kExact) {
+    share.unit_checksums.resize(stats.bucket_checksums.size());
+    for (size_t bucket = job_.accumulator->final_buckets(); bucket < stats.bucket_checksums.size(); ++bucket) {
+      share.unit_checksums[bucket] += stats.bucket_checksums[bucket];
+    }
+  }
   v1::PhaseTimes& phases = share.phases;
   phases.set_data_ns(phases.data_ns() + read_ns - begin_ns);
   phases.set_accumulate_ns(phases.accumulate_ns() + sink.spent_ns());
@@ -149,26 +156,15 @@ absl::Status WindowRunner::EvaluateUnit(WindowShare& share) {
 absl::Status WindowRunner::FinishComputing(WindowShare& share) {
   reporter_.Flush();
   const int64_t begin_ns = Now();
-  if (job_.accumulator->mode() == AccumulationMode::kExact) {
-    const int buckets = static_cast<int>(job_.engine->layout().buckets().size());
-    share.unit_checksums.resize(buckets);
-    share.own_checksums.clear();
-    for (int bucket = 0; bucket < buckets; ++bucket) {
-      share.own_checksums.push_back(job_.accumulator->BucketChecksum(bucket));
-      if (share.own_checksums[bucket] != share.unit_checksums[bucket]) {
-        return absl::DataLossError(absl::StrCat(
-            "bucket ", bucket, " of window ", share.key.window(), " has checksum ",
-            absl::Hex(share.own_checksums[bucket], absl::kZeroPad16), "; the units that were added to it have ",
-            absl::Hex(share.unit_checksums[bucket], absl::kZeroPad16), ": this worker's memory cannot be trusted"));
-      }
-    }
-  }
+  if (job_.accumulator->mode() == AccumulationMode::kExact) ACCRUE_RETURN_IF_ERROR(CheckOpenBuckets(share));
+  // Sums over all members are not this worker's: with them, the norm stays that of before.
+  if (job_.accumulator->final_buckets() == 0) share.local_norm = job_.accumulator->Norm(share.valid_tokens);
   v1::WorkerMessage message;
   v1::WindowComputed& computed = *message.mutable_window_computed();
   *computed.mutable_key() = share.key;
   computed.set_parameter_hash(job_.state->ParameterHash(job_.engine->ComputeCopy()).Hex());
-  AppendRanges(job_.accumulator->units(), computed.add_buckets());
-  if (share.valid_tokens > 0) computed.set_local_gradient_norm(job_.accumulator->Norm(share.valid_tokens));
+  AppendManifest(*job_.accumulator, static_cast<int>(job_.engine->layout().buckets().size()), &computed);
+  computed.set_local_gradient_norm(share.local_norm);
   context_.link.Send(std::move(message));
   share.computed = true;
   share.computed_at_ns = Now();
@@ -176,16 +172,45 @@ absl::Status WindowRunner::FinishComputing(WindowShare& share) {
   return absl::OkStatus();
 }
 
+// That the open buckets hold what was added to them.
+absl::Status WindowRunner::CheckOpenBuckets(WindowShare& share) {
+  const int buckets = static_cast<int>(job_.engine->layout().buckets().size());
+  share.unit_checksums.resize(buckets);
+  share.bucket_checksums.resize(buckets);
+  for (int bucket = job_.accumulator->final_buckets(); bucket < buckets; ++bucket) {
+    share.bucket_checksums[bucket] = job_.accumulator->BucketChecksum(bucket);
+    if (share.bucket_checksums[bucket] == share.unit_checksums[bucket]) continue;
+    return absl::DataLossError(absl::StrCat(
+        "bucket ", bucket, " of window ", share.key.window(), " has checksum ",
+        HexChecksum(share.bucket_checksums[bucket]), "; the units that were added to it have ",
+        HexChecksum(share.unit_checksums[bucket]), ": this worker's memory cannot be trusted"));
+  }
+  return absl::OkStatus();
+}
+
+// That the final buckets, which others may be given, are still what they were when they were proved.
+absl::Status WindowRunner::CheckFinalBuckets(const WindowShare& share) {
+  if (job_.accumulator->mode() != AccumulationMode::kExact) return absl::OkStatus();
+  for (int bucket = 0; bucket < job_.accumulator->final_buckets(); ++bucket) {
+    const uint64_t found = job_.accumulator->BucketChecksum(bucket);
+    if (found == share.bucket_checksums[bucket]) continue;
+    return absl::DataLossError(absl::StrCat("bucket ", bucket, " of window ", share.key.window(),
+                                            ", which is final, has checksum ", HexChecksum(found), "; it had ",
+                                            HexChecksum(share.bucket_checksums[bucket]),
+                                            ": this worker's memory cannot be trusted"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   WindowShare& share = *CurrentShare();
   while (!share.evaluation_units.empty()) ACCRUE_RETURN_IF_ERROR(EvaluateUnit(share));
   share.phases.set_wait_seal_ns(Now() - share.computed_at_ns);
+  if (seal.verdict() == v1::VERDICT_REDUCE) ACCRUE_RETURN_IF_ERROR(CheckFinalBuckets(share));
   StepOutcome outcome;
   if (absl::Status status = ReduceAndStep(seal, share, &outcome); !status.ok()) {
-    // What is final must not be reduced again, and is not broadcast yet: only a new attempt helps then.
-    share.failed = reducer_.final_buckets() > 0;
-    SendReduceFailed(seal.key(), status, reducer_.final_buckets());
-    return absl::OkStatus();  // the coordinator decides what follows
+    SendReduceFailed(seal.key(), status, seal.members());
+    return absl::OkStatus();  // the coordinator decides what follows; the attempt goes on
   }
   job_.engine->ParametersChanged();
   awaits_commit_ = true;
@@ -200,6 +225,7 @@ absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   share.phases.set_checkpoint_ns(std::exchange(checkpoint_ns_, 0));
   *stepped.mutable_phases() = share.phases;
   stepped.set_memory_bytes(ResidentMemoryBytes());
+  stepped.set_parameter_hash(ParameterHash());
   context_.link.Send(std::move(message));
   const v1::PhaseTimes& phases = share.phases;
   LogDebug("window stepped", {{"window", seal.key().window()}, {"digest", stepped_digest_},
@@ -236,7 +262,7 @@ absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& shar
                                                    seal.valid_tokens(), " valid tokens"));
   }
   const int64_t begin_ns = Now();
-  ACCRUE_RETURN_IF_ERROR(reducer_.Reduce(seal, share.own_checksums, job_));
+  ACCRUE_RETURN_IF_ERROR(reducer_.Reduce(seal, share.bucket_checksums, job_));
   const int64_t reduced_ns = Now();
   *outcome = job_.state->Step(*job_.accumulator,
                               {.learning_rate = std::bit_cast<float>(share.scalars.learning_rate_bits()),

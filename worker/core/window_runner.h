@@ -6,7 +6,8 @@
 // Invariants:
 //  1. Work is done on window state.window() only; the share of the next one waits.
 //  2. A seal is acted on when the window before it has committed.
-//  3. What is in the accumulator is exactly the units reported of the current attempt, or final sums.
+//  3. What is in the accumulator is exactly the units reported of the current attempt, or final sums. A reduce that
+//     fails changes no more than the number of final buckets: the attempt stays open for further units and seals.
 #pragma once
 
 #include <cstdint>
@@ -72,6 +73,7 @@ class WindowRunner {
   absl::Status OnProbe(const v1::Probe& probe);
   void OnPlan(const v1::Plan& plan);
   void OnReplay(const v1::Replay& replay);
+  void OnRecall(const v1::Recall& recall);
   absl::Status OnSeal(const v1::Seal& seal);
   absl::Status OnCommit(const v1::Commit& commit);
   void OnAbort(const v1::Abort& abort);
@@ -83,6 +85,8 @@ class WindowRunner {
   absl::Status ComputeUnit(WindowShare& share);
   absl::Status EvaluateUnit(WindowShare& share);
   absl::Status FinishComputing(WindowShare& share);
+  absl::Status CheckOpenBuckets(WindowShare& share);
+  absl::Status CheckFinalBuckets(const WindowShare& share);
   absl::Status ActOnSeal(const v1::Seal& seal);
   absl::Status ReduceAndStep(const v1::Seal& seal, WindowShare& share, StepOutcome* outcome);
 
@@ -92,7 +96,10 @@ class WindowRunner {
   absl::Status Begin(WindowShare& share);
   void ExpectUnits();
   void SendLoaded();
-  void SendReduceFailed(const v1::Key& key, const absl::Status& status, int64_t final_buckets = 0);
+  template <typename Incarnations>
+  void SendReduceFailed(const v1::Key& key, const absl::Status& status, const Incarnations& members);
+  int64_t FinalBuckets(const v1::Key& key);  // held of this window and attempt
+  std::string ParameterHash();               // of what the engine computes with
   RunEnd Fail(const absl::Status& status);
   v1::Key OwnKey() const;
   int64_t Now() const { return context_.clock.SteadyNowNs(); }

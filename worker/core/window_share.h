@@ -19,11 +19,12 @@ struct WindowShare {
   bool begun = false;     // the accumulator is this attempt's
   bool computed = false;  // WindowComputed is sent and no unit was given since
   bool is_void = false;   // a new attempt has begun; nothing is done before its Plan
-  bool failed = false;    // its reduce failed with some buckets final: the next attempt is awaited
 
-  int64_t valid_tokens = 0;              // of the units in the accumulator
-  std::vector<uint64_t> unit_checksums;  // their sum, per bucket
-  std::vector<uint64_t> own_checksums;   // of the accumulator, when it was last computed
+  int64_t valid_tokens = 0;                // of the units in the accumulator
+  std::vector<uint64_t> unit_checksums;    // per open bucket: the sum of its units'
+  std::vector<uint64_t> bucket_checksums;  // of the accumulator's buckets: open ones when it was last computed, final
+                                           // ones as they were proved
+  double local_norm = 0;                   // of this worker's units alone
   v1::PhaseTimes phases;
   int64_t computed_at_ns = 0;
 
@@ -32,11 +33,12 @@ struct WindowShare {
     key = new_key;
     units.clear();
     exponents.clear();
-    begun = computed = failed = false;
+    begun = computed = false;
     is_void = true;
     valid_tokens = 0;
     unit_checksums.clear();
-    own_checksums.clear();
+    bucket_checksums.clear();
+    local_norm = 0;
   }
 
   void Take(const v1::Plan& plan) {
@@ -50,8 +52,18 @@ struct WindowShare {
     is_void = false;
   }
 
+  // Takes back up to `count` units that are not begun, the last ones first.
+  std::vector<int64_t> GiveBack(int64_t count) {
+    std::vector<int64_t> returned;
+    for (; count > 0 && !units.empty(); --count) {
+      returned.push_back(units.back());
+      units.pop_back();
+    }
+    return returned;
+  }
+
   bool HasWork() const {
-    return !is_void && !failed && (!units.empty() || !evaluation_units.empty() || (!computed && !evaluation_only));
+    return !is_void && (!units.empty() || !evaluation_units.empty() || (!computed && !evaluation_only));
   }
 
  private:

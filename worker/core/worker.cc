@@ -69,7 +69,8 @@ void Worker::Drain(const std::string& reason) {
 
 Worker::LifeEnd Worker::Live() {
   inbox_.DiscardMessages();
-  CollectiveGuard guard;
+  AbortDeadlineTimer abort_deadline(absl::Milliseconds(options_.abort_deadline_ms), parts_.end_process);
+  CollectiveGuard guard(&abort_deadline);
   Receiver receiver(inbox_, guard);
   std::unique_ptr<CoordinatorLink> link = parts_.links.Connect(&receiver);
   v1::WorkerMessage hello;

@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "accrue/v1/worker.pb.h"
 #include "common/clock.h"
+#include "worker/core/abort_deadline.h"
 #include "worker/core/checkpoint_sink.h"
 #include "worker/core/collective_guard.h"
 #include "worker/core/inbox.h"
@@ -28,6 +29,7 @@ struct WorkerOptions {
   int64_t first_backoff_ms = 100;  // doubles up to the longest
   int64_t longest_backoff_ms = 5'000;
   int64_t collective_deadline_ms = 20'000;
+  int64_t abort_deadline_ms = 5'000;  // for an aborted operation to return
 };
 
 // What a worker works with; all of it must outlive the worker.
@@ -37,6 +39,8 @@ struct WorkerParts {
   CollectiveFactory& collectives;
   std::function<std::unique_ptr<CheckpointSink>(CoordinatorLink&)> make_checkpoint_sink;
   const Clock& clock;
+  // Called with what hangs when the abort deadline has passed.
+  std::function<void(const std::string& what)> end_process = EndProcess;
 };
 
 class Worker {

@@ -1,0 +1,183 @@
+#include "worker/collective/gloo_mesh.h"
+
+#include <gloo/transport/address.h>
+#include <gloo/transport/context.h>
+#include <gloo/transport/pair.h>
+#include <gloo/transport/unbound_buffer.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/clock.h"
+#include "common/status.h"
+#include "worker/collective/reachability.h"
+
+namespace accrue {
+namespace {
+
+// No collective uses this slot: Gloo puts a small prefix into the topmost byte.
+constexpr uint64_t kAbortSlot = uint64_t{0xFF} << 56;
+// Of waiting for the store, after which a call to stop is looked for.
+constexpr int64_t kStoreSliceMs = 250;
+// A pair waits for its connection as many times longer than it was told to.
+constexpr int64_t kConnectTimeoutFactor = 5;
+
+std::string KeyOf(int rank) { return absl::StrCat("member_", rank); }
+
+// A member's value: for each other rank, ascending, the address of its pair; then its doorbell.
+absl::StatusOr<std::vector<char>> PairAddress(const std::string& value, size_t address_bytes, int own, int peer) {
+  const size_t place = static_cast<size_t>(own < peer ? own : own - 1) * address_bytes;
+  if (value.size() < place + address_bytes) {
+    return absl::UnavailableError(absl::StrCat("rank ", peer, " published ", value.size(), " bytes of addresses"));
+  }
+  return std::vector<char>(value.begin() + place, value.begin() + place + address_bytes);
+}
+
+}  // namespace
+
+bool IsTimeOut(const std::exception& error) {
+  return absl::StrContains(error.what(), "imed out") || absl::StrContains(error.what(), "Connect timeout");
+}
+
+GlooMesh::GlooMesh(int rank, int size, std::shared_ptr<gloo::transport::Device> device) : gloo::Context(rank, size) {
+  device_ = std::move(device);
+}
+
+absl::Status GlooMesh::Meet(const std::string& name, const std::string& doorbell, int64_t deadline_ms,
+                            RendezvousStore& store) {
+  ACCRUE_RETURN_IF_ERROR(CreatePairs(deadline_ms));
+  ACCRUE_RETURN_IF_ERROR(store.Set(name, KeyOf(rank), OwnAddresses(doorbell)));
+  ACCRUE_ASSIGN_OR_RETURN(const std::vector<std::string> addresses, AddressesOfAll(name, deadline_ms, store));
+  const size_t pairs_bytes = static_cast<size_t>(size - 1) * getPair(rank == 0 ? 1 : 0)->address().bytes().size();
+  for (const std::string& value : addresses) doorbells_.push_back(value.substr(std::min(pairs_bytes, value.size())));
+  ACCRUE_RETURN_IF_ERROR(Connect(addresses));
+  absl::MutexLock lock(&mutex_);
+  if (stopped_) return absl::AbortedError("stopped");
+  stage_ = Stage::kConnected;
+  return absl::OkStatus();
+}
+
+absl::Status GlooMesh::CreatePairs(int64_t deadline_ms) {
+  absl::MutexLock lock(&mutex_);
+  if (stopped_) return absl::AbortedError("stopped");
+  try {
+    transportContext_ = device_->createContext(rank, size);
+    transportContext_->setTimeout(std::chrono::milliseconds(std::max<int64_t>(deadline_ms / kConnectTimeoutFactor, 1)));
+    for (int peer = 0; peer < size; ++peer) {
+      if (peer != rank) transportContext_->createPair(peer)->setLocalRank(0);
+    }
+    transportContext_->setTimeout(std::chrono::milliseconds(deadline_ms));
+    setTimeout(std::chrono::milliseconds(deadline_ms));
+  } catch (const std::exception& error) {
+    return absl::UnavailableError(error.what());
+  }
+  stage_ = Stage::kMeeting;
+  return absl::OkStatus();
+}
+
+std::string GlooMesh::OwnAddresses(const std::string& doorbell) const {
+  std::string value;
+  for (int peer = 0; peer < size; ++peer) {
+    if (peer == rank) continue;
+    const std::vector<char> bytes = transportContext_->getPair(peer)->address().bytes();
+    value.append(bytes.begin(), bytes.end());
+  }
+  return value + doorbell;
+}
+
+absl::StatusOr<std::vector<std::string>> GlooMesh::AddressesOfAll(const std::string& name, int64_t deadline_ms,
+                                                                  RendezvousStore& store) {
+  std::vector<std::string> keys;
+  for (int member = 0; member < size; ++member) keys.push_back(KeyOf(member));
+  const Clock& clock = Clock::Real();
+  const int64_t end_ns = clock.SteadyNowNs() + deadline_ms * 1'000'000;
+  while (true) {
+    if (stopped()) return absl::AbortedError("stopped while it waited for the other members");
+    const int64_t rest_ms = (end_ns - clock.SteadyNowNs()) / 1'000'000;
+    absl::StatusOr<std::vector<std::string>> values =
+        store.Get(name, keys, std::clamp<int64_t>(rest_ms, 0, kStoreSliceMs));
+    if (values.ok() && values->size() != keys.size()) {
+      return absl::InternalError(absl::StrCat("the rendezvous store answered with ", values->size(),
+                                              " values; expected ", keys.size()));
+    }
+    if (values.ok() || !absl::IsDeadlineExceeded(values.status())) return values;
+    if (rest_ms <= 0) return WhoIsMissing(name, deadline_ms, store);
+  }
+}
+
+absl::Status GlooMesh::WhoIsMissing(const std::string& name, int64_t deadline_ms, RendezvousStore& store) {
+  std::vector<int> missing;
+  for (int member = 0; member < size; ++member) {
+    if (!store.Get(name, {KeyOf(member)}, 0).ok()) missing.push_back(member);
+  }
+  absl::Status status = absl::DeadlineExceededError(absl::StrCat(
+      "rank ", absl::StrJoin(missing, ", "), " of ", size, " did not come within ", deadline_ms, " ms"));
+  SetUnreachableRanks(missing, status);
+  return status;
+}
+
+// Of a pair's two ends, one waits for the other's connection: Stop closes pairs, which ends that.
+absl::Status GlooMesh::Connect(const std::vector<std::string>& addresses) {
+  for (int peer = 0; peer < size; ++peer) {
+    if (peer == rank) continue;
+    if (stopped()) return absl::AbortedError("stopped while it connected to the other members");
+    auto& pair = transportContext_->getPair(peer);
+    ACCRUE_ASSIGN_OR_RETURN(const std::vector<char> address,
+                            PairAddress(addresses[peer], pair->address().bytes().size(), rank, peer));
+    try {
+      pair->connect(address);
+    } catch (const std::exception& error) {
+      const std::string message = absl::StrCat("rank ", peer, ": ", error.what());
+      if (stopped()) return absl::AbortedError(message);
+      return IsTimeOut(error) ? absl::DeadlineExceededError(message) : absl::UnavailableError(message);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void GlooMesh::Stop() {
+  absl::MutexLock lock(&mutex_);
+  stopped_ = true;
+  if (stage_ == Stage::kConnected) return FailPairs();
+  if (stage_ == Stage::kNew) return;
+  for (int peer = 0; peer < size; ++peer) {
+    if (peer != rank) transportContext_->getPair(peer)->close();
+  }
+}
+
+// Closing connected pairs would leave this side's call blocked; a receive that times out on any pair fails all of them.
+void GlooMesh::FailPairs() {
+  for (int peer = 0; peer < size; ++peer) {
+    if (peer == rank) continue;
+    try {
+      char nothing = 0;
+      auto buffer = createUnboundBuffer(&nothing, 1);
+      buffer->recv(peer, kAbortSlot);
+      buffer->waitRecv(nullptr, std::chrono::milliseconds(1));
+    } catch (const std::exception&) {
+      // Wanted; or this pair had failed before, then the next one is tried.
+    }
+  }
+}
+
+std::vector<int> GlooMesh::UnreachablePeers(int64_t timeout_ms) const {
+  if (doorbells_.empty()) return {};
+  std::vector<std::string> others;
+  for (int peer = 0; peer < size; ++peer) {
+    if (peer != rank) others.push_back(doorbells_[peer]);
+  }
+  std::vector<int> unreachable = Unreachable(others, timeout_ms);
+  for (int& peer : unreachable) peer += peer >= rank ? 1 : 0;
+  return unreachable;
+}
+
+bool GlooMesh::stopped() const {
+  absl::MutexLock lock(&mutex_);
+  return stopped_;
+}
+
+}  // namespace accrue

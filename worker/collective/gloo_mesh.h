@@ -1,0 +1,60 @@
+// Gloo's context over TCP with every member connected to every other: what gloo::rendezvous::Context is, but with one
+// key a member and one fetch, a meeting that can be stopped, and each member's Doorbell.
+//
+// Thread-safety: Meet and the collectives built on this are called by one thread; Close and FailPairs by any.
+#pragma once
+
+#include <gloo/context.h>
+#include <gloo/transport/device.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "worker/collective/collective.h"
+
+namespace accrue {
+
+class GlooMesh : public gloo::Context {
+ public:
+  GlooMesh(int rank, int size, std::shared_ptr<gloo::transport::Device> device);
+
+  // Publishes this member's addresses in the store under the communicator's name, awaits those of all others, and
+  // connects. Once. ABORTED after Stop; DEADLINE_EXCEEDED with the ranks that did not come (UnreachableRanks); else the
+  // store's errors, or UNAVAILABLE.
+  absl::Status Meet(const std::string& name, const std::string& doorbell, int64_t deadline_ms, RendezvousStore& store);
+
+  // Ends a Meet under way, or one to come, or every operation of a mesh that is connected.
+  void Stop();
+  // Makes every pair fail, here and at the peers.
+  void FailPairs();
+
+  // The peers whose doorbell cannot be reached; empty before all have met.
+  std::vector<int> UnreachablePeers(int64_t timeout_ms) const;
+
+ private:
+  enum class Stage { kNew, kMeeting, kConnected };
+
+  absl::Status CreatePairs(int64_t deadline_ms);
+  std::string OwnAddresses(const std::string& doorbell) const;
+  absl::StatusOr<std::vector<std::string>> AddressesOfAll(const std::string& name, int64_t deadline_ms,
+                                                          RendezvousStore& store);
+  absl::Status WhoIsMissing(const std::string& name, int64_t deadline_ms, RendezvousStore& store);
+  absl::Status Connect(const std::vector<std::string>& addresses);
+  bool stopped() const;
+
+  mutable absl::Mutex mutex_;
+  Stage stage_ ABSL_GUARDED_BY(mutex_) = Stage::kNew;
+  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
+
+  std::vector<std::string> doorbells_;  // by rank, once all have met
+};
+
+// Gloo has no exception of its own for it.
+bool IsTimeOut(const std::exception& error);
+
+}  // namespace accrue
