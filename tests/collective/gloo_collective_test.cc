@@ -1,5 +1,6 @@
 #include "worker/collective/gloo_collective.h"
 
+#include <atomic>
 #include <limits>
 #include <memory>
 #include <string>
@@ -10,7 +11,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
 #include "common/check.h"
 #include "worker/collective/testing/memory_rendezvous.h"
@@ -187,7 +187,8 @@ TEST(GlooCollective, Form_GivenUp_Cancelled) {
 // Every survivor names the one that is gone, though it loses its connections to the other survivors too.
 TEST(GlooCollective, AllReduce_ProcessIsGone_SurvivorsNameItAlone) {
   MemoryRendezvous store;
-  absl::BlockingCounter told(3);
+  std::atomic<int> left = 3;
+  absl::Notification all_told;
   std::vector<std::thread> threads;
   for (int rank = 0; rank < 4; ++rank) {
     threads.emplace_back([&, rank] {
@@ -202,8 +203,8 @@ TEST(GlooCollective, AllReduce_ProcessIsGone_SurvivorsNameItAlone) {
       const absl::Status status = (*communicator)->AllReduce(in.data(), out.data(), 3'000'000);
       EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
       EXPECT_THAT(UnreachableRanks(status), testing::ElementsAre(2)) << status;
-      told.DecrementCount();
-      told.Wait();  // a survivor that ended here would be gone as well
+      if (--left == 0) all_told.Notify();
+      all_told.WaitForNotification();  // a survivor that ended here would be gone as well
     });
   }
   for (std::thread& thread : threads) thread.join();

@@ -17,6 +17,7 @@ template <typename T>
 class AccumulatorOf : public Accumulator {
  public:
   static constexpr bool kExactSums = std::is_same_v<T, int64_t>;
+  static constexpr size_t kUsualUnits = 1024;  // of a window on one worker: more take memory as they come
 
   AccumulatorOf(const ParameterLayout& layout, Backend& backend, std::unique_ptr<DeviceBuffer> buffer)
       : layout_(layout),
@@ -28,6 +29,7 @@ class AccumulatorOf : public Accumulator {
         added_(layout.tensors().size()),
         max_abs_(layout.tensors().size()) {
     if (kExactSums) exponents_.assign(layout.tensors().size(), 0);
+    units_.reserve(kUsualUnits);
   }
 
   void Reset(const std::vector<int>& exponents) override {

@@ -260,8 +260,8 @@ void WindowRunner::SendLoaded() {
   context_.link.Send(std::move(message));
 }
 
-template <typename Incarnations>
-void WindowRunner::SendReduceFailed(const v1::Key& key, const absl::Status& status, const Incarnations& members) {
+void WindowRunner::SendReduceFailed(const v1::Key& key, const absl::Status& status,
+                                    const google::protobuf::RepeatedField<int64_t>& members) {
   LogWarning("a collective operation failed", {{"key", KeyToString(key)}, {"reason", status}});
   v1::WorkerMessage message;
   v1::ReduceFailed& failed = *message.mutable_reduce_failed();

@@ -96,8 +96,8 @@ class WindowRunner {
   absl::Status Begin(WindowShare& share);
   void ExpectUnits();
   void SendLoaded();
-  template <typename Incarnations>
-  void SendReduceFailed(const v1::Key& key, const absl::Status& status, const Incarnations& members);
+  void SendReduceFailed(const v1::Key& key, const absl::Status& status,
+                        const google::protobuf::RepeatedField<int64_t>& members);
   int64_t FinalBuckets(const v1::Key& key);  // held of this window and attempt
   std::string ParameterHash();               // of what the engine computes with
   RunEnd Fail(const absl::Status& status);
