@@ -74,6 +74,7 @@ absl::Status FillDefaults(v1::JobSpec& spec) {
   v1::WorkersSpec& workers = *spec.mutable_workers();
   if (!workers.has_min()) workers.set_min(1);
   if (!spec.has_seed()) spec.set_seed(0);
+  if (!spec.audit().has_fraction()) spec.mutable_audit()->set_fraction(0);
 
   if (!spec.batch().has_sequences() || spec.batch().sequences() < 1 || spec.batch().micro_batch() < 1) {
     return absl::InvalidArgumentError("batch.sequences and batch.micro_batch: expected integers from 1 on");

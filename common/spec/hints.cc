@@ -57,6 +57,7 @@ constexpr char kResume[] =
     "accrue run --output DIR resumes by itself; --resume-from W chooses another checkpoint";
 constexpr char kThreads[] = "threads are not part of the job: accrue run and accrue-worker take --threads";
 constexpr char kDataWorkers[] = "there is nothing to write: workers prefetch by themselves";
+constexpr char kAudit[] = "write audit: {fraction: 0.01}, the share of units that two workers compute";
 constexpr char kBeta[] = "write optimizer.betas: [0.9, 0.95]";
 constexpr char kTrain[] = "write data.train: a list of token shards, such as [\"data/train-*.bin\"]";
 constexpr char kValidation[] = "write data.validation: a list of token shards";
@@ -120,6 +121,7 @@ constexpr Habit kHabits[] = {
     {kResume, "resume resume_from_checkpoint load"},
     {kThreads, "threads num_threads"},
     {kDataWorkers, "dataloader_num_workers prefetch_factor pin_memory"},
+    {kAudit, "audit_fraction audit_rate audit_share"},
     {kBeta, "beta1 beta2 adam_beta1 adam_beta2 betas_adam"},
     {"write optimizer.epsilon", "eps adam_epsilon"},
     {"write optimizer.weight_decay", "wd"},

@@ -33,6 +33,7 @@ class Checker {
     Integer("checkpoint.every_windows", spec_.checkpoint().every_windows(), 0, kMaxWindows);
     Integer("checkpoint.keep", spec_.checkpoint().keep(), 1, 1000000);
     CheckWorkers();
+    CheckAudit();
   }
 
  private:
@@ -280,6 +281,17 @@ class Checker {
     if (least && most && workers.min() > workers.max()) {
       problems_.Add("workers.min", absl::StrCat("workers.min: expected at most workers.max ", workers.max(),
                                                 ", found ", workers.min()));
+    }
+  }
+
+  void CheckAudit() {
+    const double fraction = spec_.audit().fraction();
+    const bool good = Number("audit.fraction", fraction, fraction >= 0 && fraction <= 1, "from 0 to 1");
+    if (good && fraction > 0 && spec_.accumulation().mode() == "fast") {
+      problems_.Add("audit.fraction",
+                    absl::StrCat("audit.fraction: expected 0 with accumulation.mode fast (only exact units have "
+                                 "checksums to compare), found ",
+                                 fraction, ": write accumulation: {mode: exact}, or leave audit out"));
     }
   }
 

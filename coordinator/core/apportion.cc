@@ -9,9 +9,7 @@
 #include "common/check.h"
 
 namespace accrue::core {
-namespace {
 
-// One time a worker; who was not measured is taken to be as fast as the mean of the others.
 std::vector<double> UnitTimes(const std::vector<Load>& loads) {
   double sum = 0;
   int64_t measured = 0;
@@ -26,6 +24,8 @@ std::vector<double> UnitTimes(const std::vector<Load>& loads) {
   for (const Load& load : loads) times.push_back(load.unit_ns > 0 ? load.unit_ns : mean);
   return times;
 }
+
+namespace {
 
 constexpr int kMaxHalvings = 60;
 

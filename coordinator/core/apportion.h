@@ -13,6 +13,9 @@ struct Load {
   double ahead_ns = 0;  // and what it has done of the first of these
 };
 
+// One time a worker; who was not measured is taken to be as fast as the mean of the others.
+std::vector<double> UnitTimes(const std::vector<Load>& loads);
+
 // Counts that add up to `units` and make the last worker finish earliest. O(n log n). Requires a worker.
 std::vector<int64_t> Apportion(int64_t units, const std::vector<Load>& loads);
 

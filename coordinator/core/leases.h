@@ -40,6 +40,8 @@ class Leases {
   bool Holds(Incarnation worker, int64_t unit) const {
     return unit >= 0 && unit < size() && units_[static_cast<size_t>(unit)].holder == worker;
   }
+  // 0: free.
+  Incarnation HolderOf(int64_t unit) const { return units_[static_cast<size_t>(unit)].holder; }
   bool Done(int64_t unit) const { return units_[static_cast<size_t>(unit)].done; }
   // Requires a leased unit that is not done.
   void MarkDone(int64_t unit);

@@ -117,8 +117,8 @@ bool Machine::AdvanceOnce(Job& job) {
   if (job.going_back) return Restart(job);
   if (job.members.empty()) return StartRunning(job);
   if (job.committed >= job.EndWindow()) return FinishJob(job);
-  return ReleaseLeavers(job) || AdmitJoiners(job) || PlanWindows(job) || VoidDisputed(job) || LeaseFreeUnits(job) ||
-         Balance(job) || TrySeal(job);
+  return ReleaseLeavers(job) || AdmitJoiners(job) || PlanWindows(job) || AuditUnits(job) || VoidDisputed(job) ||
+         LeaseFreeUnits(job) || Balance(job) || TrySeal(job);
 }
 
 void Machine::CheckInvariants(const Job& job) const {

@@ -4,7 +4,7 @@
 // order, until nothing is left to do. So a decision depends on the facts and not on the order in which they
 // came in.
 //
-// One file an idea: jobs.cc, members.cc, joining.cc, planning.cc, balance.cc, reports.cc, seal.cc, commit.cc,
+// One file an idea: jobs.cc, members.cc, joining.cc, planning.cc, balance.cc, reports.cc, audit.cc, seal.cc, commit.cc,
 // recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
 #pragma once
 
@@ -150,6 +150,7 @@ struct Job {
       writing;                   // shards that are not reported, of an abandoned checkpoint too
   bool checkpoint_owed = false;  // one was lost: the next seal orders it
   int failed_checkpoints = 0;    // in a row
+  bool audits_wait = false;      // for a second worker; the ledger says so
   bool pause_requested = false;
   std::optional<Restoring> restoring;  // then there are no members
   bool going_back = false;             // no holder of the state is left; restarts from `origin`
@@ -278,6 +279,28 @@ class Machine {
   std::string CheckReport(const Job& job, const UnitReport& report, int64_t units) const;
   // A unit that the worker holds a lease of is done.
   void CountUnit(const Job& job, WindowRun& run, Worker& worker, const UnitReport& report);
+  UnitReport Comparable(const Job& job, UnitReport report) const;
+
+  // ---- audit.cc ----
+  struct AuditRound;
+  struct Accusation {
+    Incarnation worker;  // 0: nobody can tell who is wrong
+    std::string reason, detail;
+  };
+  void ChooseAudits(const Job& job, WindowRun& run) const;
+  void OnAuditReported(Job& job, WindowRun& run, const UnitsReported& event);
+  bool AuditUnits(Job& job);
+  std::optional<Accusation> ReviewAudit(Job& job, WindowRun& run, int64_t unit, AuditRound& round);
+  std::optional<Accusation> SettleAudit(Job& job, WindowRun& run, int64_t unit,
+                                        const std::vector<Audit::Camp>& camps);
+  std::optional<Accusation> AskForDecision(Job& job, WindowRun& run, int64_t unit,
+                                           const std::vector<Audit::Camp>& camps, AuditRound& round);
+  bool ParametersAreRight(const Job& job, const WindowRun& run) const;
+  bool AskAnother(const Job& job, WindowRun& run, int64_t unit, AuditRound& round);
+  bool SendAudits(Job& job, const WindowRun& run, AuditRound& round);
+  void Quarantine(Job& job, const Accusation& accusation);
+  bool CheckCauses(Job& job, const Totals& totals);
+  void RecordAudit(Job& job, const std::string& reason, Incarnation worker, const std::string& detail);
 
   // ---- seal.cc ----
   bool TrySeal(Job& job);

@@ -106,6 +106,7 @@ void Machine::PlanWindow(Job& job, int64_t number) {
   }
   std::map<Incarnation, std::vector<UnitRange>> units;
   for (size_t i = 0; i < lessees.size(); ++i) units[lessees[i]] = run.Grant(lessees[i], counts[i]);
+  ChooseAudits(job, run);
   job.lessees = std::move(lessees);
   job.shares = counts;
 

@@ -125,12 +125,18 @@ void Machine::CompareWithLost(Job& job, WindowRun& run, Incarnation from, int64_
   const std::string what = absl::StrCat("unit ", unit, " of window ", run.number, " differs when computed again: ",
                                         node.mapped().worker, " and ", NameOf(from), " report ", difference);
   Record(job, "differs", absl::StrCat(what, "; the first is gone, and does not count"), from);
+  // Where somebody is left to ask, the window does not take the other at its word either.
+  if (job.members.size() > 1 && !run.audits.Has(unit)) {
+    run.audits.Add(unit, "it came out differently when it was computed again");
+    run.audits.Hear(node.mapped().incarnation, node.mapped().report);
+    run.audits.Hear(from, run.reports[static_cast<size_t>(unit)]);
+  }
   if (run.FinalBuckets() > 0) run.disputed = what;
 }
 
 // What is final has the lost worker's gradient in it, what is open the other's: nothing of both may be mixed.
 bool Machine::VoidDisputed(Job& job) {
-  if (!job.current || job.current->disputed.empty()) return false;
+  if (!job.current || job.current->disputed.empty() || !job.current->audits.settled()) return false;
   const std::string reason = std::exchange(job.current->disputed, "");
   if (job.current->FinalBuckets() == 0) return false;  // who held them is gone, too
   StartAttempt(job, job.exponents, "abort", absl::StrCat(reason, ", and final buckets have the first in them"));

@@ -46,6 +46,15 @@ std::string Machine::CheckReport(const Job& job, const UnitReport& report, int64
   return "";
 }
 
+// What of a report is the same whoever computed the unit.
+UnitReport Machine::Comparable(const Job& job, UnitReport report) const {
+  if (job.config.exact) return report;
+  // Their order within the sums is not fixed, so they prove nothing.
+  report.bucket_checksums.clear();
+  report.max_exponents.clear();
+  return report;
+}
+
 void Machine::OnUnitsReported(const UnitsReported& event) {
   const std::optional<Sender> sender = Accept(event.from, event.key);
   if (!sender) return;
@@ -55,6 +64,7 @@ void Machine::OnUnitsReported(const UnitsReported& event) {
   WindowRun* run = FindRun(job, event.key);
   if (run == nullptr) return;
   if (run->sealed) return Drop("window is sealed");
+  if (event.audit) return OnAuditReported(job, *run, event);
   for (const UnitReport& report : event.reports) {
     const std::string wrong = CheckReport(job, report, run->leases.size());
     if (!wrong.empty()) return ExpelWorker(event.from, wrong, true);
@@ -73,12 +83,8 @@ void Machine::OnUnitsReported(const UnitsReported& event) {
 }
 
 void Machine::CountUnit(const Job& job, WindowRun& run, Worker& worker, const UnitReport& report) {
-  run.Take(report);
-  if (!job.config.exact) {
-    // Their order within the sums is not fixed, so they prove nothing.
-    run.reports[static_cast<size_t>(report.unit)].bucket_checksums.clear();
-    run.reports[static_cast<size_t>(report.unit)].max_exponents.clear();
-  }
+  run.Take(Comparable(job, report));
+  if (run.audits.Has(report.unit)) run.audits.Hear(worker.identity.incarnation, Comparable(job, report));
   if (report.compute_ns <= 0) return;
   const auto time_ns = static_cast<double>(report.compute_ns);
   worker.unit_ns = worker.unit_ns == 0 ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
@@ -116,6 +122,7 @@ void Machine::OnWindowComputed(const WindowComputed& event) {
   // Units leased to it since it wrote this are still to come, and another manifest with them.
   if (run->Finished(event.from))
     run->MarkComputed(event.from, event.parameter_hash, event.local_gradient_norm);
+  if (!run->audits.settled()) run->audits.ReviewAll();  // its parameter hash may tell who is right
 }
 
 }  // namespace accrue::core

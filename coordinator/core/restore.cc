@@ -251,6 +251,7 @@ WindowRun Machine::AdoptUnits(Job& job, int64_t number, Attempt attempt, int64_t
   run.attempt = attempt;
   run.planned_at_ns = run.begun_at_ns = now_ns_;
   run.scalars = ScalarsOf(job.config.schedule, number, steps);
+  ChooseAudits(job, run);
   Holders stay;
   for (const WorkerHolds* holds : holders) {
     const bool counts = holds->key.attempt == attempt;

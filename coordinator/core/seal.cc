@@ -27,12 +27,15 @@ bool Machine::TrySeal(Job& job) {
   // Where a job has its checkpoints is the job file's to say, not the disk's: the next one waits for the last.
   if (CheckpointPlanned(job, run.number + 1) && !MayOrderCheckpoint(job)) return false;
   if (!ParameterHashesAgree(job)) return true;
+  if (!run.audits.settled()) return false;
 
   Totals totals = run.Sum();
   const int64_t units = run.leases.size();
   // A skip is decided before a replay: the exponent of a gradient that is not finite says nothing.
   const bool skipped = totals.non_finite || totals.valid_tokens == 0;
-  if (!skipped && job.config.exact && NeedsReplay(units, totals.max_exponents, job.exponents)) {
+  const bool replayed = !skipped && job.config.exact && NeedsReplay(units, totals.max_exponents, job.exponents);
+  if (CheckCauses(job, totals)) return true;
+  if (replayed) {
     VoidByOverflow(job, totals);
   } else {
     SealWindow(job, std::move(totals));

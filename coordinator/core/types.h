@@ -51,6 +51,8 @@ struct JobConfig {
   int64_t max_workers = 1;
   bool exact = true;
   bool closed_fleet = false;  // once all workers that are there have refused the job, it has failed
+  double audit_fraction = 0;  // of the units, computed twice (audits.h); 0 unless exact
+  uint64_t seed = 0;          // keys which
   ScheduleConfig schedule;
 };
 

@@ -14,7 +14,9 @@ std::vector<UnitRange> WindowRun::Grant(Incarnation worker, int64_t count) {
     part.computed = false;
     --computed;
   }
-  return leases.Grant(worker, count);
+  std::vector<UnitRange> granted = leases.Grant(worker, count);
+  for (const UnitRange& range : granted) audits.ReviewRange(range);  // they have another holder
+  return granted;
 }
 
 void WindowRun::Take(const UnitReport& report) {
@@ -90,7 +92,7 @@ void WindowRun::MarkComputed(Incarnation worker, const std::string& parameter_ha
 void WindowRun::RememberReports(Incarnation worker, const std::string& name) {
   for (const UnitRange& range : leases.RangesOf(worker)) {
     for (int64_t unit = range.first; unit < range.first + range.count; ++unit) {
-      if (leases.Done(unit)) lost[unit] = {name, reports[static_cast<size_t>(unit)]};
+      if (leases.Done(unit)) lost[unit] = {worker, name, reports[static_cast<size_t>(unit)]};
     }
   }
 }
@@ -103,6 +105,7 @@ void WindowRun::Drop(Incarnation worker) {
   }
   leases.RevokeUnfinished(worker);
   if (FinalBuckets() < buckets) leases.FreeOrphans();
+  audits.Gone(worker);
   if (evaluation) evaluation->leases.RevokeUnfinished(worker);
 }
 
@@ -124,6 +127,7 @@ void WindowRun::StartOver(Attempt next) {
   disputed.clear();
   for (auto& [worker, part] : parts) part = Part();
   computed = 0;
+  audits.StartOver();
   sealed.reset();
 }
 

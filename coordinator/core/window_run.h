@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "coordinator/core/audits.h"
 #include "coordinator/core/effects.h"
 #include "coordinator/core/leases.h"
 #include "coordinator/core/types.h"
@@ -43,6 +44,7 @@ struct Part {
 
 // A unit's report by a worker whose accumulator is gone: computed again, it must come out the same.
 struct LostReport {
+  Incarnation incarnation;
   std::string worker;
   UnitReport report;
 };
@@ -104,6 +106,8 @@ struct WindowRun {
   std::map<Incarnation, Part> parts;
   int64_t computed = 0;                  // parts that are
   std::optional<Evaluation> evaluation;  // on the parameters before this window's step
+  Audits audits;
+  Epoch audits_epoch;  // for which all of them were looked at
   std::optional<Sealed> sealed;
 
   // Leases `count` free units; the worker has to compute before it counts as computed again.

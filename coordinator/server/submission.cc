@@ -115,6 +115,8 @@ core::JobConfig ConfigOf(const v1::ResolvedJob& job, int64_t until_window) {
   config.max_workers = spec.workers().max();
   config.exact = spec.accumulation().mode() != "fast";
   config.closed_fleet = job.closed_fleet();
+  config.audit_fraction = spec.audit().fraction();
+  config.seed = spec.seed();
   config.schedule = ScheduleOf(spec, job.total_windows());
   return config;
 }

@@ -31,7 +31,18 @@ Harness::Harness(CoreOptions options) : core(options) {}
 
 const std::vector<Effect>& Harness::Apply(const Event& event) {
   effects_ = core.Apply(event, now_ns_);
-  for (const Effect& effect : effects_) Take(effect);
+  for (size_t i = 0; i < effects_.size(); ++i) {
+    Take(effects_[i]);
+    const auto* send = std::get_if<Send>(&effects_[i]);
+    const auto* plan = send == nullptr ? nullptr : std::get_if<Plan>(&send->message);
+    if (plan == nullptr || plan->audit_units.empty() || !answer_audits) continue;
+    UnitsReported reported{send->to, plan->key, false, {}, true};
+    Share& share = shares_.at({send->to.value(), plan->key.window.value()});
+    for (int64_t unit : std::exchange(share.audits, {})) {
+      reported.reports.push_back(UnitOf(plan->key.window.value(), unit));
+    }
+    for (Effect& effect : core.Apply(reported, now_ns_)) effects_.push_back(std::move(effect));
+  }
   return effects_;
 }
 
@@ -62,6 +73,9 @@ void Harness::Take(const Effect& effect) {
     share.key = plan->key;
     for (const UnitRange& range : plan->units) {
       for (int64_t i = 0; i < range.count; ++i) share.units.push_back(range.first + i);
+    }
+    for (const UnitRange& range : plan->audit_units) {
+      for (int64_t i = 0; i < range.count; ++i) share.audits.push_back(range.first + i);
     }
   }
   if (const auto* sync = std::get_if<StateSync>(&send->message);
@@ -138,7 +152,7 @@ void Harness::ReportUnits(Incarnation worker, int64_t window) {
   reported.from = worker;
   reported.key = share.key;
   for (; share.reported < share.units.size(); ++share.reported) {
-    reported.reports.push_back(UnitOf(window, share.units[share.reported]));
+    reported.reports.push_back(WordOf(worker, window, share.units[share.reported]));
   }
   if (!reported.reports.empty()) Apply(reported);
 }
@@ -158,6 +172,29 @@ void Harness::Return(Incarnation worker, const std::vector<UnitRange>& units) {
     std::erase_if(share.units, [&](int64_t unit) { return unit >= range.first && unit < range.first + range.count; });
   }
   Apply(UnitsReturned{worker, key, units});
+}
+
+UnitReport Harness::WordOf(Incarnation worker, int64_t window, int64_t unit) {
+  const auto found = lies.find({worker.value(), window, unit});
+  if (found == lies.end()) return UnitOf(window, unit);
+  const UnitReport word = found->second.front();
+  if (found->second.size() > 1) found->second.erase(found->second.begin());
+  return word;
+}
+
+std::vector<int64_t> Harness::Audited(Incarnation worker, int64_t window) const {
+  const auto found = shares_.find({worker.value(), window});
+  if (found == shares_.end()) return {};
+  std::vector<int64_t> units = found->second.audits;
+  std::sort(units.begin(), units.end());
+  return units;
+}
+
+void Harness::ReportAudits(Incarnation worker, int64_t window) {
+  Share& share = shares_.at({worker.value(), window});
+  UnitsReported reported{worker, share.key, false, {}, true};
+  for (int64_t unit : std::exchange(share.audits, {})) reported.reports.push_back(WordOf(worker, window, unit));
+  if (!reported.reports.empty()) Apply(reported);
 }
 
 void Harness::SendComputed(Incarnation worker, int64_t window, const std::string& hash) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "coordinator/core/core.h"
@@ -62,6 +63,8 @@ class Harness {
   void ReportUnit(Incarnation worker, int64_t window, const UnitReport& report);
   // Answers the worker's last Recall.
   void Return(Incarnation worker, const std::vector<UnitRange>& units);
+  // Reports the units that the worker was given to audit, its special ones as they are.
+  void ReportAudits(Incarnation worker, int64_t window);
   void SendComputed(Incarnation worker, int64_t window, const std::string& hash = "parameters");
   void Compute(Incarnation worker, int64_t window) {
     ReportUnits(worker, window);
@@ -87,7 +90,14 @@ class Harness {
   std::map<std::pair<int64_t, int64_t>, UnitReport> special;  // by (window, unit)
   std::string parameter_hash;  // that Step says
   int64_t buckets = 1;  // of the layout; to be set before anybody loads
+  // What one worker reports of a unit, by (incarnation, window, unit): the next time, and the times after that.
+  std::map<std::tuple<int64_t, int64_t, int64_t>, std::vector<UnitReport>> lies;
+  // Audits are answered at once and truthfully, so that tests of other things need not; their effects are added to
+  // those of the Apply that asked for them.
+  bool answer_audits = true;
 
+  // Units that the worker was given to audit and has not reported, ascending.
+  std::vector<int64_t> Audited(Incarnation worker, int64_t window) const;
   // Units held by the worker for the window's present attempt, ascending.
   std::vector<int64_t> Held(Incarnation worker, int64_t window) const;
   std::vector<WindowRecord> commits;
@@ -108,8 +118,10 @@ class Harness {
     std::vector<int64_t> units;
     size_t reported = 0;
     int64_t final_buckets = 0;
+    std::vector<int64_t> audits;
   };
   void Take(const Effect& effect);
+  UnitReport WordOf(Incarnation worker, int64_t window, int64_t unit);
 
   int64_t now_ns_ = 1'000'000'000;
   std::vector<Effect> effects_;

@@ -1,5 +1,7 @@
 #include "tests/sim/scenarios.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "common/philox.h"
 
@@ -47,10 +49,23 @@ SimulationConfig ChaosScenario(uint64_t seed) {
   config.crashes = static_cast<double>(draw(0, 2)) / 10;
   config.pauses = static_cast<double>(draw(0, 3)) / 10;
   config.failed_checkpoints = static_cast<double>(draw(0, 5)) / 1000;
+  config.job.audit_fraction = static_cast<double>(std::max<int64_t>(0, draw(-4, 4))) / 8;
   config.overflows = static_cast<double>(draw(0, 5)) / 1000;
   config.non_finite = static_cast<double>(draw(0, 5)) / 1000;
   config.slows = static_cast<double>(draw(0, 5)) / 10;
   config.faults_until_ns = draw(5, 30) * 1'000'000'000;
+  return config;
+}
+
+SimulationConfig LiarScenario(uint64_t seed) {
+  SimulationConfig config = ChaosScenario(seed);
+  config.lies = 0.01 * static_cast<double>(1 + seed % 7);
+  config.lie = static_cast<SimulationConfig::Lie>(seed / 7 % 3);
+  config.job.audit_fraction = config.lie == SimulationConfig::Lie::kGradient ? 1 : 0;
+  // One worker alone has nobody to contradict it.
+  config.job.min_workers = std::max<int64_t>(2, config.job.min_workers);
+  config.job.max_workers = std::max<int64_t>(3, config.job.max_workers);
+  config.workers = std::max(3, config.workers);
   return config;
 }
 

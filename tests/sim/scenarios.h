@@ -13,6 +13,8 @@ SimulationConfig QuietScenario(uint64_t seed);
 
 // Fleet, job and fault rates drawn from the seed.
 SimulationConfig ChaosScenario(uint64_t seed);
+// The same with a faulty device among them, and what finds it.
+SimulationConfig LiarScenario(uint64_t seed);
 
 // Runs it and compares with one undisturbed worker: "" or what is wrong, with the seed.
 std::string CheckScenario(const SimulationConfig& config);

@@ -83,6 +83,10 @@ void SimulatedWorker::Receive(const WorkerMessage& message) {
       ClearAccumulator();
       seal_.reset();
       collective_.clear();
+      if (Share* share = Current()) {  // nothing is done before the new attempt's Plan
+        share->units.clear();
+        share->audits.clear();
+      }
     }
   } else if (const auto* abort = std::get_if<Abort>(&message)) {
     const bool of_sync = busy_ == Busy::kSyncing && sync_ && abort->key.epoch >= sync_->key.epoch;
@@ -153,6 +157,7 @@ void SimulatedWorker::OnPlan(const Plan& plan) {
   Share& share = shares_[plan.key.window.value()];
   if (plan.key.attempt > share.key.attempt) {
     share.units.clear();
+    share.audits.clear();
     share.told_computed = false;
     if (plan.key.window.value() == state_.window) ClearAccumulator();
   }
@@ -165,6 +170,9 @@ void SimulatedWorker::OnPlan(const Plan& plan) {
   }
   for (const UnitRange& range : plan.evaluation_units) {
     for (int64_t i = 0; i < range.count; ++i) share.evaluation.push_back(range.first + i);
+  }
+  for (const UnitRange& range : plan.audit_units) {
+    for (int64_t i = 0; i < range.count; ++i) share.audits.push_back(range.first + i);
   }
   if (plan.evaluation_only) share.told_computed = true;
   if (shares_.rbegin()->first > state_.window + 1 && has_state_ && busy_ != Busy::kStepping) {
@@ -208,6 +216,7 @@ void SimulatedWorker::Next() {
   if (!share->evaluation.empty()) return EvaluateNext(*share);
   if (!share->units.empty()) return ComputeNext(*share);
   if (!share->told_computed) TellComputed(*share);
+  if (!share->audits.empty()) AuditNext(*share);
 }
 
 void SimulatedWorker::ComputeNext(Share& share) {
@@ -219,8 +228,23 @@ void SimulatedWorker::ComputeNext(Share& share) {
   After(time_ns, Busy::kComputing, [this, unit, time_ns] {
     UnitReport report = simulator_.UnitOf(state_.digest, state_.window, unit, state_.exponents);
     report.compute_ns = time_ns;
-    accumulator_.emplace_back(unit, simulator_.GradientOf(state_.digest, state_.window, unit, state_.exponents));
+    uint64_t gradient = simulator_.GradientOf(state_.digest, state_.window, unit, state_.exponents);
+    simulator_.MaybeLie(*this, report, gradient);
+    accumulator_.emplace_back(unit, gradient);
     simulator_.FromWorker(*this, UnitsReported{incarnation_, Current()->key, false, {report}});
+  });
+}
+
+// Computes a unit for its report alone.
+void SimulatedWorker::AuditNext(Share& share) {
+  if (!share.exponents.empty()) state_.exponents = share.exponents;
+  const int64_t unit = share.audits.front();
+  share.audits.pop_front();
+  After(static_cast<int64_t>(unit_ns_), Busy::kAuditing, [this, unit] {
+    UnitReport report = simulator_.UnitOf(state_.digest, state_.window, unit, state_.exponents);
+    uint64_t gradient = 0;
+    simulator_.MaybeLie(*this, report, gradient);
+    simulator_.FromWorker(*this, UnitsReported{incarnation_, Current()->key, false, {report}, true});
   });
 }
 

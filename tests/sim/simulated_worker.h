@@ -56,6 +56,7 @@ class SimulatedWorker {
   bool alive = true;  // false: the process has ended
   bool flipped = false;  // its state is not what it should be
   bool leaving = false;
+  bool faulty = false;  // its units come out wrong at times
   // In-order channels: when the last message that is on the way arrives.
   int64_t last_to_ns = 0, last_from_ns = 0;
 
@@ -64,16 +65,18 @@ class SimulatedWorker {
     Key key;
     std::deque<int64_t> units;
     std::deque<int64_t> evaluation;
+    std::deque<int64_t> audits;
     std::vector<int> exponents;
     StepScalars scalars;
     bool told_computed = false;
   };
-  enum class Busy { kNo, kLoading, kProbing, kComputing, kEvaluating, kReducing, kStepping, kSyncing };
+  enum class Busy { kNo, kLoading, kProbing, kComputing, kAuditing, kEvaluating, kReducing, kStepping, kSyncing };
 
   // Does the next thing there is, if free.
   void Next();
   void ComputeNext(Share& share);
   void EvaluateNext(Share& share);
+  void AuditNext(Share& share);
   void TellComputed(Share& share);
   void BeginReduce();
   void BeginStep();

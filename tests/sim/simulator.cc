@@ -151,7 +151,8 @@ void Simulator::Carry(const Effect& effect) {
     SimulatedWorker* worker = Find(expel->worker);
     if (expel->reason.find("quarantined") != std::string::npos) {
       ++result_.quarantines;
-      if (worker == nullptr || !worker->flipped) Violation("an honest worker is quarantined");
+      const SimulatedWorker& named = *workers_.at(expel->worker);
+      if (!named.flipped && !named.faulty) Violation("an honest worker is quarantined");
     }
     if (worker != nullptr) End(*worker, false);
   } else if (const auto* epoch = std::get_if<PersistEpoch>(&effect)) {
@@ -218,6 +219,7 @@ void Simulator::StartWorker() {
   const Incarnation incarnation = core_->NextIncarnation();
   const double unit_ns = config_.unit_ns * (1 + (config_.spread - 1) * Uniform());
   workers_[incarnation] = std::make_unique<SimulatedWorker>(*this, incarnation, unit_ns);
+  workers_[incarnation]->faulty = config_.lies > 0 && workers_.size() == 1;
   WorkerJoined joined;
   joined.incarnation = incarnation;
   joined.name = absl::StrCat("w", incarnation.value());
@@ -362,6 +364,23 @@ UnitReport Simulator::UnitOf(uint64_t digest, int64_t window, int64_t unit,
   for (int64_t b = 0; b < kSimulatedBuckets; ++b) report.bucket_checksums.push_back(SimulatedGradient(gradient, b));
   report.compute_ns = 1;
   return report;
+}
+
+// A fault that comes and goes: of one unit it shows once. (Two workers that stand by different results end the job.)
+void Simulator::MaybeLie(const SimulatedWorker& worker, UnitReport& report, uint64_t& gradient) {
+  if (!worker.faulty || Uniform() >= config_.lies) return;
+  if (!lied_about_.emplace(worker.state().window, report.unit).second) return;
+  ++result_.lies;
+  if (config_.lie == SimulationConfig::Lie::kGradient) {
+    gradient ^= Random();
+    for (int64_t b = 0; b < kSimulatedBuckets; ++b) {
+      report.bucket_checksums[static_cast<size_t>(b)] = SimulatedGradient(gradient, b);
+    }
+  } else if (config_.lie == SimulationConfig::Lie::kNotFinite) {
+    report.non_finite = true;
+  } else {
+    report.max_exponents[Random() % 2] += 100;
+  }
 }
 
 EvaluationReport Simulator::EvaluationOf(uint64_t digest, int64_t unit) const {

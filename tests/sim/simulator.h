@@ -45,6 +45,10 @@ struct SimulationConfig {
   double failed_checkpoints = 0;  // probability
   int64_t faults_until_ns = 0;
 
+  // A device that computes wrongly: the first worker, with this probability a unit.
+  double lies = 0;
+  enum class Lie { kGradient, kNotFinite, kOverflow } lie = Lie::kGradient;
+
   // Of units, as probabilities; the same for every run with this content_seed.
   double overflows = 0, non_finite = 0, empty = 0;
 
@@ -62,7 +66,7 @@ struct SimulationResult {
   int64_t effects = 0;
   int64_t end_ns = 0;
   double worst_makespan_ratio = 0;  // over ideal, of windows from the fourth on
-  int64_t deaths = 0, attempts = 0, restarts = 0, crashes = 0;
+  int64_t deaths = 0, attempts = 0, restarts = 0, crashes = 0, lies = 0;
   int64_t quarantines = 0;
   int64_t recalls = 0;
   int64_t partial_seals = 0;  // that went on from buckets that were final
@@ -86,6 +90,8 @@ class Simulator {
   const SimulatedState* FindCheckpoint(const std::string& directory) const;
   void End(SimulatedWorker& worker, bool tell);
   void Violation(const std::string& what);
+  // Changes what a faulty device makes of a unit, now and then.
+  void MaybeLie(const SimulatedWorker& worker, UnitReport& report, uint64_t& gradient);
 
   // The gradient of a unit: a function of content, parameters, window and unit alone.
   UnitReport UnitOf(uint64_t digest, int64_t window, int64_t unit, const std::vector<int>& exponents) const;
@@ -129,6 +135,7 @@ class Simulator {
   std::map<std::string, std::vector<Incarnation>> communicator_members_;
   std::map<std::string, SimulatedState> checkpoints_;
   std::vector<std::string> checkpoint_order_;
+  std::set<std::pair<int64_t, int64_t>> lied_about_;  // windows and units
   // What is durable.
   int64_t durable_timeline_ = 0, durable_epoch_ = 0;
   std::map<int64_t, int64_t> durable_attempt_;  // by window, of this timeline

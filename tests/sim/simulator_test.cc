@@ -124,9 +124,26 @@ TEST(Simulator, BitsFlip_DigestsOfOne) {
   EXPECT_GT(restarts, 0);
 }
 
+TEST(Simulator, FaultyDevice_FoundByItsFirstAuditedLie) {
+  for (uint64_t seed = 1; seed <= 6; ++seed) {
+    SimulationConfig config = QuietScenario(seed);
+    config.workers = seed % 2 == 0 ? 2 : 4;
+    config.job.min_workers = 2;
+    config.workers += 1;
+    config.lies = 0.1;
+    config.job.audit_fraction = 1;
+    EXPECT_EQ(CheckScenario(config), "") << "seed " << seed;
+    EXPECT_GT(Simulator(config).Run().lies, 0) << "seed " << seed;
+    config.job.audit_fraction = 0;
+    EXPECT_NE(CheckScenario(config), "") << "seed " << seed << ": nothing else can see it";
+  }
+}
+
 class Chaos : public ::testing::TestWithParam<uint64_t> {};
 
 TEST_P(Chaos, DeathsJoinsAndLeaves_DigestsOfOne) { EXPECT_EQ(CheckScenario(ChaosScenario(GetParam())), ""); }
+
+TEST_P(Chaos, AFaultyDeviceToo_DigestsOfOne) { EXPECT_EQ(CheckScenario(LiarScenario(GetParam())), ""); }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, Chaos, ::testing::Range(uint64_t{1}, uint64_t{41}));
 

@@ -38,7 +38,9 @@ int main(int argc, char** argv) {
   const int64_t end_ns = clock.SteadyNowNs() + static_cast<int64_t>(seconds * 1e9);
   int64_t runs = 0;
   do {
-    accrue::core::SimulationConfig config = accrue::core::ChaosScenario(seed);
+    // Every fourth with a faulty device.
+    accrue::core::SimulationConfig config =
+        seed % 4 == 0 ? accrue::core::LiarScenario(seed) : accrue::core::ChaosScenario(seed);
     config.trace = trace;
     const std::string wrong = accrue::core::CheckScenario(config);
     ++runs;

@@ -115,6 +115,11 @@ TEST(ParseJob, WrongType_ExpectedAndFound) {
             "write it without leading zeros");
   EXPECT_EQ(ErrorOf("seed: 1234", "seed: -4"),
             "job.yaml:28:7: seed: expected an integer that is not negative, found the number -4");
+  EXPECT_EQ(ErrorOf("seed: 1234", "audit: 0.01"),
+            "job.yaml:28:8: audit: expected a mapping such as {fraction: ...}, found the number 0.01");
+  EXPECT_EQ(ErrorOf("seed: 1234", "audit_fraction: 0.01"),
+            "job.yaml:28:1: unknown field \"audit_fraction\": write audit: {fraction: 0.01}, the share of units "
+            "that two workers compute");
   EXPECT_EQ(ErrorOf("{mode: exact}", "exact"),
             "job.yaml:19:15: accumulation: expected a mapping such as {mode: ...}, found \"exact\"");
   EXPECT_EQ(ErrorOf("[\"data/headers/train-*.bin\"]", "data/a.bin"),
@@ -171,6 +176,15 @@ TEST(ParseJob, Impossible_PlacedAtTheField) {
             "job.yaml:28:9: both windows and epochs are written: keep one, the other follows from it");
   EXPECT_EQ(ErrorOf("{min: 1, max: 8}", "{min: 9, max: 8}"),
             "job.yaml:27:16: workers.min: expected at most workers.max 8, found 9");
+  EXPECT_EQ(ErrorOf("seed: 1234", "audit: {fraction: 1.01}"),
+            "job.yaml:28:19: audit.fraction: expected a number from 0 to 1, found 1.01");
+  EXPECT_EQ(ErrorOf("seed: 1234", "audit: {fraction: -0.5}"),
+            "job.yaml:28:19: audit.fraction: expected a number from 0 to 1, found -0.5");
+  EXPECT_EQ(ErrorOf("accumulation: {mode: exact}", "audit: {fraction: 0.01}\naccumulation: {mode: fast}"),
+            "job.yaml:19:19: audit.fraction: expected 0 with accumulation.mode fast (only exact units have "
+            "checksums to compare), found 0.01: write accumulation: {mode: exact}, or leave audit out");
+  EXPECT_EQ(ErrorOf("accumulation: {mode: exact}", "audit: {fraction: 0}\naccumulation: {mode: fast}"), "accepted");
+  EXPECT_EQ(ErrorOf("seed: 1234", "audit: {fraction: 1}"), "accepted");
   EXPECT_EQ(ErrorOf("learning_rate: 1.0e-3", "learning_rate: -1.0e-3"),
             "job.yaml:21:41: optimizer.learning_rate: expected a number above 0, found -0.001");
   EXPECT_EQ(ErrorOf("[0.9, 0.95]", "[0.9, 1]"),
