@@ -85,8 +85,6 @@ bool Machine::Balance(Job& job) {
   const double now_ns = MakespanNs(kept, waiting);
   if (now_ns - IdealNs(pool, kept) < least_gain_ns) return false;  // the cheap way to see that nothing is to be done
   const double fair_ns = MakespanNs(kept, Apportion(pool, kept));
-  if (now_ns - fair_ns < least_gain_ns) return false;
-
   bool asked = false;
   for (size_t i = 0; i < loads.size(); ++i) {
     const double late_ns = static_cast<double>(loads[i].pending) * loads[i].unit_ns - loads[i].ahead_ns - fair_ns;

@@ -107,12 +107,13 @@ TEST_F(Balance, SilentWorkerThatWasFast_CountsAsSlowAndGetsNothingBack) {
 TEST_F(Balance, UnitsOfTheNextWindow_NobodyIsLateForThem) {
   const auto workers = Start(3);
   for (int64_t unit = 0; unit < 4; ++unit) Report(workers[0], unit, 10);
-  for (int64_t unit = 4; unit < 8; ++unit) Report(workers[1], unit, 10);
-  ASSERT_THAT(harness_.Held(workers[0], 1), SizeIs(4));
+  for (int64_t unit = 4; unit < 6; ++unit) Report(workers[1], unit, 30);
+  ASSERT_THAT(harness_.Held(workers[0], 1), SizeIs(7));
+  ASSERT_THAT(harness_.Held(workers[1], 1), SizeIs(2));
   harness_.Wait(1'000 * kMs);
   harness_.Gone(workers[2]);
-  EXPECT_THAT(harness_.Held(workers[0], 1), SizeIs(6));
-  EXPECT_THAT(harness_.Held(workers[1], 1), SizeIs(6));
+  EXPECT_THAT(harness_.Held(workers[0], 1), SizeIs(9));
+  EXPECT_THAT(harness_.Held(workers[1], 1), SizeIs(3));
 }
 
 TEST_F(Balance, ReturnedNothing_AskedAgainLaterButNotWithoutEnd) {
@@ -260,8 +261,8 @@ TEST_F(AtOnce, AfterItSaidThatItLeavesAtTheWindowsEnd_GoesNow) {
   EXPECT_THAT(harness_.Sent<Release>(), IsEmpty());
   Leave(workers[1]);
   EXPECT_THAT(harness_.Sent<Release>(), ElementsAre(Key(workers[1])));
-  harness_.RunWindow({workers[0]}, 0);
-  EXPECT_THAT(harness_.commits, SizeIs(1));
+  for (int64_t window = 0; window < 4; ++window) harness_.RunWindow({workers[0]}, window);
+  EXPECT_THAT(harness_.commits, SizeIs(4));
 }
 
 TEST_F(AtOnce, LastHolder_WritesACheckpointFirst) {

@@ -53,6 +53,8 @@ SimulationConfig ChaosScenario(uint64_t seed) {
   config.overflows = static_cast<double>(draw(0, 5)) / 1000;
   config.non_finite = static_cast<double>(draw(0, 5)) / 1000;
   config.slows = static_cast<double>(draw(0, 5)) / 10;
+  // Messages that take as long as units do cross each other.
+  if (draw(0, 3) == 0) config.delay_spread_ns = draw(5, 60) * 1'000'000;
   config.faults_until_ns = draw(5, 30) * 1'000'000'000;
   return config;
 }
