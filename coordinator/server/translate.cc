@@ -306,7 +306,7 @@ absl::StatusOr<core::Event> EventFromProto(const v1::WorkerMessage& message, Inc
       return core::CommunicatorPrepared{from, KeyFromProto(message.prepared().key()), message.prepared().communicator(),
                                         message.prepared().error()};
     case M::kLeaving:
-      return core::WorkerLeaving{from, message.leaving().reason()};
+      return core::WorkerLeaving{from, message.leaving().reason(), message.leaving().at_once()};
     case M::kJobFailed: {
       const v1::JobFailed& m = message.job_failed();
       return core::WorkerFailedJob{from, KeyFromProto(m.key()), m.status(), m.reason(), m.fatal_for_job()};

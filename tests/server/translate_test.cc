@@ -150,6 +150,9 @@ TEST(TranslateTest, EventFromProto_EveryKind_IsTaken) {
   EXPECT_EQ(Translate<core::StateSynced>(message).digest, "s");
   message.mutable_leaving()->set_reason("bye");
   EXPECT_EQ(Translate<core::WorkerLeaving>(message).reason, "bye");
+  EXPECT_FALSE(Translate<core::WorkerLeaving>(message).at_once);
+  message.mutable_leaving()->set_at_once(true);
+  EXPECT_TRUE(Translate<core::WorkerLeaving>(message).at_once);
   message.mutable_job_failed()->set_status("DATA_LOSS");
   message.mutable_job_failed()->set_fatal_for_job(true);
   EXPECT_TRUE(Translate<core::WorkerFailedJob>(message).fatal_for_job);
