@@ -32,6 +32,9 @@ class QuadraticEngine : public Engine {
  public:
   explicit QuadraticEngine(const std::vector<TensorShape>& shapes, int64_t bucket_elements = kBucketElements)
       : layout_(*ParameterLayout::Build(shapes, bucket_elements)) {}
+  ~QuadraticEngine() override {
+    if (after_all) after_all();
+  }
 
   // A multiplier of the gradient in one window, to provoke replays; NaN provokes a skip.
   int64_t odd_window = -1;
@@ -39,6 +42,7 @@ class QuadraticEngine : public Engine {
   float odd_factor = 1;
   absl::Status fails;  // not OK: what ComputeUnit returns
   std::function<void(int64_t unit)> before_unit;
+  std::function<void()> after_all;  // when the job is given up
 
   const ParameterLayout& layout() const override { return layout_; }
   void BindParameters(const float* parameters) override { parameters_ = parameters; }
@@ -225,7 +229,7 @@ class Member {
 
   v1::Key Key(int64_t window, int64_t attempt = 0) const {
     v1::Key key;
-    key.set_term(1);
+    key.set_term(term);
     key.set_job_id(kJobId);
     key.set_timeline(2);
     key.set_epoch(epoch);
@@ -290,7 +294,7 @@ class Member {
   QuadraticEngine& engine() { return static_cast<QuadraticEngine&>(*job->engine); }
 
   std::unique_ptr<Job> job;
-  int64_t epoch = 1;
+  int64_t epoch = 1, term = 1;
   FakeLink link;
   Inbox inbox;
   CollectiveGuard guard;

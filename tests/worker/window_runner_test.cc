@@ -575,20 +575,5 @@ TEST_F(WindowRunnerTest, ComputeUnit_Fails_JobFailedWithReason) {
   member->Join();
 }
 
-TEST_F(WindowRunnerTest, LinkLost_BlockedInReduce_Ends) {
-  auto member = Add(1);
-  const std::vector<int> exponents = Probe(*member);
-  std::vector<v1::UnitReport> reports;
-  member->Plan(0, {{0, 6}}, exponents);
-  member->TakeComputed(&reports);
-  TellSeal(*member, SealOf(reports, {1, 2}, "half"), 0);
-  auto other = CreateGlooFactory({}, &store_);
-  auto communicator = (*other)->Form("half", 1, 2, 20'000);
-  member->guard.StopAll("gone");
-  member->inbox.Push(LinkLost{"gone"});
-  member->Join();
-  EXPECT_EQ(member->end.kind, RunEnd::Kind::kLinkLost);
-}
-
 }  // namespace
 }  // namespace accrue

@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/worker/fake_links.h"
 #include "tests/worker/runner_testing.h"
 #include "worker/collective/gloo_collective.h"
 #include "worker/collective/testing/memory_rendezvous.h"
@@ -16,71 +17,14 @@ namespace accrue {
 namespace {
 
 using worker_testing::FakeCheckpoints;
-using worker_testing::FakeLink;
-using worker_testing::MakeJob;
-
-// Each stream as the test sees it.
-struct Stream {
-  LinkReceiver* receiver = nullptr;
-  FakeLink link;
-};
-
-// Hands each new stream to the test.
-class FakeLinks : public LinkFactory {
- public:
-  std::unique_ptr<CoordinatorLink> Connect(LinkReceiver* receiver) override {
-    auto stream = std::make_shared<Stream>();
-    stream->receiver = receiver;
-    absl::MutexLock lock(&mutex_);
-    streams_.push_back(stream);
-    return std::make_unique<Forwarder>(stream);
-  }
-  // The next stream, once the worker has opened it and said Hello.
-  std::shared_ptr<Stream> Next() {
-    std::shared_ptr<Stream> stream;
-    {
-      absl::MutexLock lock(&mutex_);
-      auto ready = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !streams_.empty(); };
-      ACCRUE_CHECK(mutex_.AwaitWithTimeout(absl::Condition(&ready), absl::Seconds(30)));
-      stream = streams_.front();
-      streams_.pop_front();
-    }
-    EXPECT_TRUE(stream->link.Take().has_hello());
-    return stream;
-  }
-
- private:
-  // The worker owns and destroys its link; the test goes on looking at the stream.
-  class Forwarder : public CoordinatorLink {
-   public:
-    explicit Forwarder(std::shared_ptr<Stream> stream) : stream_(std::move(stream)) {}
-    void Send(v1::WorkerMessage message) override {
-      if (!message.has_heartbeat()) stream_->link.Send(std::move(message));
-    }
-    void Close() override { stream_->link.Close(); }
-
-   private:
-    std::shared_ptr<Stream> stream_;
-  };
-
-  absl::Mutex mutex_;
-  std::deque<std::shared_ptr<Stream>> streams_ ABSL_GUARDED_BY(mutex_);
-};
-
-class FakeJobs : public JobFactory {
- public:
-  absl::StatusOr<std::unique_ptr<Job>> Load(const v1::AssignJob& assignment) override {
-    if (!status.ok()) return status;
-    return MakeJob(/*holds_state=*/true);
-  }
-  absl::Status status;
-};
+using worker_testing::FakeJobs;
+using worker_testing::FakeLinks;
 
 class WorkerTest : public testing::Test {
  protected:
   WorkerTest()
       : collectives_(*CreateGlooFactory({}, &store_)),
-        worker_({.first_backoff_ms = 1},
+        worker_({.session = {.first_pause_ms = 1}},
                 {links_, jobs_, *collectives_,
                  [](CoordinatorLink&) -> std::unique_ptr<CheckpointSink> { return std::make_unique<FakeCheckpoints>(); },
                  Clock::Real()}),
@@ -144,22 +88,22 @@ TEST_F(WorkerTest, Run_RefusedForNow_ComesBack) {
   links_.Next();
 }
 
-TEST_F(WorkerTest, Run_LinkLostIdleOrInJob_ComesBack) {
+TEST_F(WorkerTest, Run_LinkLostIdle_ComesBackAsNewIncarnation) {
   links_.Next()->receiver->OnLost(absl::UnavailableError("no coordinator"));
   auto idle = links_.Next();
+  EXPECT_EQ(idle->hello.incarnation(), 0);
   idle->receiver->OnMessage(Welcome());
   idle->receiver->OnLost(absl::UnavailableError("gone"));
-  auto loaded = links_.Next();
-  loaded->receiver->OnMessage(Welcome());
-  loaded->receiver->OnMessage(Assign());
-  EXPECT_TRUE(loaded->link.Take().has_job_loaded());
-  loaded->receiver->OnLost(absl::UnavailableError("gone"));
-  auto last = links_.Next();
-  last->receiver->OnMessage(Welcome());
-  last->receiver->OnMessage(Assign());
-  EXPECT_TRUE(last->link.Take().has_job_loaded());
+  EXPECT_EQ(links_.Next()->hello.incarnation(), 0);
+}
+
+TEST_F(WorkerTest, Drain_InJobWithoutCoordinator_Ends) {
+  auto stream = links_.Next();
+  stream->receiver->OnMessage(Welcome());
+  stream->receiver->OnMessage(Assign());
+  EXPECT_TRUE(stream->link.Take().has_job_loaded());
   worker_.Drain("end of test");
-  last->receiver->OnLost(absl::UnavailableError("gone"));  // nobody is left who would release it
+  stream->receiver->OnLost(absl::UnavailableError("gone"));  // nobody is left who would release it
   EXPECT_TRUE(Join().ok());
 }
 

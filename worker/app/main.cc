@@ -31,6 +31,7 @@ struct Flags {
   int threads = 0;
   std::vector<std::string> data_roots;
   std::string collective_address = "127.0.0.1";
+  int64_t coordinator_timeout_s = 3600;
 };
 
 std::string HostName() {
@@ -52,8 +53,8 @@ v1::Hello HelloOf(const Flags& flags, const Backend& backend) {
   return hello;
 }
 
-// Turns the first SIGTERM or SIGINT into a drain; the second one ends the process at once. Signals must be blocked in
-// all threads: BlockSignals, before any is started.
+// Turns the first SIGTERM or SIGINT into a drain; with the second one the process hands its units back and ends at once.
+// Signals must be blocked in all threads: BlockSignals, before any is started.
 class SignalWatcher {
  public:
   static void BlockSignals() {
@@ -85,7 +86,11 @@ class SignalWatcher {
       int number = 0;
       if (sigwait(&signals, &number) != 0) continue;
       if (stopping_) return;
-      if (draining) _exit(128 + number);
+      if (draining) {
+        LogWarning("leaving at once", {{"signal", number}});
+        worker.LeaveAtOnce(absl::StrCat("signal ", number));
+        _exit(EXIT_SUCCESS);
+      }
       draining = true;
       LogInfo("draining: the window at hand is finished first; a second signal ends at once", {{"signal", number}});
       worker.Drain(absl::StrCat("signal ", number));
@@ -111,7 +116,7 @@ int Run(const Flags& flags) {
     return EXIT_FAILURE;
   }
   NativeJobFactory jobs({.data_roots = flags.data_roots}, FileSystem::Real(), backend);
-  Worker worker({.hello = HelloOf(flags, *backend)},
+  Worker worker({.session = {.hello = HelloOf(flags, *backend), .keep_ms = flags.coordinator_timeout_s * 1000}},
                 {.links = coordinator->links(),
                  .jobs = jobs,
                  .collectives = **collectives,
@@ -152,6 +157,12 @@ int main(int argc, char** argv) {
   options.app()
       .add_option("--collective-address", flags.collective_address,
                   "Address of this machine for the exchange of gradients with other workers")
+      ->capture_default_str();
+  options.app()
+      .add_option("--coordinator-timeout", flags.coordinator_timeout_s,
+                  "Seconds for which what is held of a job is kept while no coordinator answers. The worker goes on to "
+                  "look for one afterwards, with nothing held")
+      ->check(CLI::Range(int64_t{0}, int64_t{30'000'000}))
       ->capture_default_str();
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
   return accrue::Run(flags);

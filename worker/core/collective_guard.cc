@@ -1,5 +1,7 @@
 #include "worker/core/collective_guard.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "worker/core/keys.h"
@@ -18,9 +20,6 @@ void CollectiveGuard::Observe(const v1::CoordinatorMessage& message) {
     case v1::CoordinatorMessage::kRelease:
       released_ = assigned_;
       break;
-    case v1::CoordinatorMessage::kRefused:
-      stopped_ = absl::StrCat("refused: ", message.refused().reason());
-      break;
     case v1::CoordinatorMessage::kAssignJob:
       ++assigned_;
       break;
@@ -36,9 +35,17 @@ void CollectiveGuard::StopAll(const std::string& reason) {
   StopIfOff();
 }
 
+// An abort stays: what comes from now on is of newer epochs.
+void CollectiveGuard::ForgetUnseen() {
+  absl::MutexLock lock(&mutex_);
+  assigned_ = current_;
+  released_ = std::min(released_, current_ - 1);
+}
+
 void CollectiveGuard::BeginJob() {
   absl::MutexLock lock(&mutex_);
   ++current_;
+  assigned_ = std::max(assigned_, current_);  // the assignment may have been forgotten just before
 }
 
 absl::Status CollectiveGuard::Enter(Kind kind, const v1::Key& key, const std::string& name,

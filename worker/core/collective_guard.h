@@ -28,8 +28,11 @@ class CollectiveGuard {
   // Looks at every message on its way to the inbox: Abort stops the reduce that it names, and a state sync of its epoch
   // or an older one; a StateSync the one before it; Release or a further AssignJob everything of the job before.
   void Observe(const v1::CoordinatorMessage& message);
-  // From now on, every operation is stopped (the link is lost).
+  // From now on, every operation is stopped: the incarnation is over. (A link that is lost stops nothing: the members go
+  // on with each other.)
   void StopAll(const std::string& reason);
+  // The messages that were observed and that the compute thread has not seen will never reach it.
+  void ForgetUnseen();
 
   // ---- of the compute thread ----
   // What follows belongs to the next AssignJob.

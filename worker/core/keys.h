@@ -8,8 +8,20 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "accrue/v1/worker.pb.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/message.h"
 
 namespace accrue {
+
+// The key that a message carries; null for Hello, Heartbeat and Leaving, which have none.
+inline const v1::Key* KeyOf(const v1::WorkerMessage& message) {
+  const google::protobuf::Reflection& outer = *message.GetReflection();
+  const auto* const kind = outer.GetOneofFieldDescriptor(message, message.GetDescriptor()->oneof_decl(0));
+  if (kind == nullptr) return nullptr;
+  const google::protobuf::Message& inner = outer.GetMessage(message, kind);
+  const auto* const key = inner.GetDescriptor()->FindFieldByName("key");
+  return key == nullptr ? nullptr : &static_cast<const v1::Key&>(inner.GetReflection()->GetMessage(inner, key));
+}
 
 inline std::string KeyToString(const v1::Key& key) {
   return absl::StrCat("term ", key.term(), ", job ", key.job_id(), ", timeline ", key.timeline(), ", epoch ",

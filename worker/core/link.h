@@ -1,4 +1,4 @@
-// The worker's side of one stream to the coordinator: one life of a worker, an incarnation.
+// The worker's side of one stream to the coordinator.
 #pragma once
 
 #include <memory>
@@ -29,7 +29,8 @@ class CoordinatorLink {
 class LinkFactory {
  public:
   virtual ~LinkFactory() = default;
-  // Opens a stream. The receiver must outlive the link. A coordinator that is away shows as OnLost.
+  // Begins to open a stream, and does not wait for it. The receiver must outlive the link; it is called by other threads
+  // than this one, until the link is destroyed. A coordinator that is away shows as OnLost.
   virtual std::unique_ptr<CoordinatorLink> Connect(LinkReceiver* receiver) = 0;
 };
 

@@ -26,17 +26,17 @@ bool RangesMakeSense(const Ranges& ranges) {
 }  // namespace
 
 std::optional<RunEnd> WindowRunner::Handle(InboxEvent& event) {
-  if (auto* lost = std::get_if<LinkLost>(&event)) return RunEnd{.kind = RunEnd::Kind::kLinkLost, .reason = lost->reason};
-  if (auto* drain = std::get_if<DrainRequested>(&event)) {
-    v1::WorkerMessage message;
-    message.mutable_leaving()->set_reason(drain->reason);
-    context_.link.Send(std::move(message));
-    return std::nullopt;
+  if (auto* lost = std::get_if<LinkLost>(&event)) return OnLinkLost(*lost);
+  if (auto* joined = std::get_if<Joined>(&event)) return OnJoined(*joined);
+  if (auto* drain = std::get_if<DrainRequested>(&event)) return OnDrainRequested(*drain);
+  if (auto* over = std::get_if<LifeOver>(&event)) {
+    return RunEnd{.kind = RunEnd::Kind::kSuperseded, .reason = over->reason, .event = *over};
   }
-  return HandleMessage(std::get<v1::CoordinatorMessage>(event));
+  return HandleMessage(event);
 }
 
-std::optional<RunEnd> WindowRunner::HandleMessage(v1::CoordinatorMessage& message) {
+std::optional<RunEnd> WindowRunner::HandleMessage(InboxEvent& event) {
+  auto& message = std::get<v1::CoordinatorMessage>(event);
   absl::Status status;
   switch (message.message_case()) {
     case v1::CoordinatorMessage::kProbe:
@@ -67,9 +67,7 @@ std::optional<RunEnd> WindowRunner::HandleMessage(v1::CoordinatorMessage& messag
       OnCheckpointNow(message.checkpoint_now());
       break;
     case v1::CoordinatorMessage::kAssignJob:
-      return RunEnd{.kind = RunEnd::Kind::kReassigned,
-                    .reason = "assigned anew",
-                    .next = std::move(*message.mutable_assign_job())};
+      return RunEnd{.kind = RunEnd::Kind::kSuperseded, .reason = "assigned anew", .event = std::move(event)};
     case v1::CoordinatorMessage::kRelease:
       if (message.release().key().job_id() != assigned_.job_id()) {
         LogWarning("a release of another job is refused", {{"key", KeyToString(message.release().key())}});
@@ -78,11 +76,10 @@ std::optional<RunEnd> WindowRunner::HandleMessage(v1::CoordinatorMessage& messag
       return RunEnd{.kind = RunEnd::Kind::kReleased,
                     .reason = message.release().reason(),
                     .shut_down = message.release().shut_down()};
-    case v1::CoordinatorMessage::kRefused:
-      return RunEnd{.kind = RunEnd::Kind::kRefused,
-                    .reason = message.refused().reason(),
-                    .rejoin = message.refused().rejoin()};
     case v1::CoordinatorMessage::kWelcome:
+    case v1::CoordinatorMessage::kRefused:
+    case v1::CoordinatorMessage::kRecall:
+    case v1::CoordinatorMessage::kPrepare:
     case v1::CoordinatorMessage::MESSAGE_NOT_SET:
       LogWarning("a message that makes no sense within a job is refused", {});
       break;
@@ -161,6 +158,7 @@ void WindowRunner::OnRecall(const v1::Recall& recall) {
 
 absl::Status WindowRunner::OnSeal(const v1::Seal& seal) {
   if (Refuse("seal", seal.key())) return absl::OkStatus();
+  memory_.TakeSeal(seal);
   const WindowShare* share = CurrentShare();
   if (seal.key().window() != job_.state->window() || share == nullptr || share->is_void ||
       share->key.attempt() != seal.key().attempt() || !share->computed) {
@@ -212,6 +210,7 @@ void WindowRunner::OnStateSync(const v1::StateSync& sync) {
     held_seal_.reset();
     awaits_commit_ = false;
     job_.holds_state = false;
+    memory_.Forget();
   }
   if (absl::Status status = reducer_.SyncState(sync, job_); !status.ok()) {
     SendReduceFailed(sync.key(), status, sync.members());

@@ -64,11 +64,13 @@ std::string HexChecksum(uint64_t checksum) { return absl::StrCat(absl::Hex(check
 }  // namespace
 
 WindowRunner::WindowRunner(const RunnerContext& context, const v1::AssignJob& assignment, Job& job)
-    : context_(context),
+    : memory_(context.link),
+      context_{memory_, context.inbox, context.guard, context.collectives, context.checkpoints, context.clock,
+               context.collective_deadline_ms},
       job_(job),
       assigned_(assignment.key()),
       reducer_(context.collectives, context.guard, context.collective_deadline_ms),
-      reporter_(context.link, context.clock) {}
+      reporter_(context_.link, context.clock) {}
 
 RunEnd WindowRunner::Run() {
   SendLoaded();

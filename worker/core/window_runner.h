@@ -8,6 +8,8 @@
 //  2. A seal is acted on when the window before it has committed.
 //  3. What is in the accumulator is exactly the units reported of the current attempt, or final sums. A reduce that
 //     fails changes no more than the number of final buckets: the attempt stays open for further units and seals.
+//  4. The loss of the coordinator stops no work. After it, nothing is begun before the next coordinator was told what is
+//     held.
 #pragma once
 
 #include <cstdint>
@@ -24,6 +26,7 @@
 #include "worker/core/inbox.h"
 #include "worker/core/job.h"
 #include "worker/core/link.h"
+#include "worker/core/recollection.h"
 #include "worker/core/reducer.h"
 #include "worker/core/unit_reporter.h"
 #include "worker/core/window_share.h"
@@ -45,16 +48,14 @@ struct RunnerContext {
 struct RunEnd {
   enum class Kind {
     kReleased,    // by the coordinator
-    kReassigned,  // by a further AssignJob, `next`
     kFailed,      // JobFailed was sent
-    kLinkLost,
-    kRefused,
+    kSuperseded,  // by `event`, which is the worker's to act on: AssignJob, Joined without resumed, LifeOver
+    kLeft,        // as the operator asked, while no coordinator was there
   };
   Kind kind = Kind::kReleased;
   std::string reason;
   bool shut_down = false;  // kReleased: the process is to end too
-  bool rejoin = false;     // kRefused
-  std::optional<v1::AssignJob> next;
+  std::optional<InboxEvent> event;
 };
 
 // INVALID_ARGUMENT is fatal for the job; every other code only says that this worker is unfit.
@@ -69,7 +70,7 @@ class WindowRunner {
  private:
   // ---- messages ----
   std::optional<RunEnd> Handle(InboxEvent& event);
-  std::optional<RunEnd> HandleMessage(v1::CoordinatorMessage& message);
+  std::optional<RunEnd> HandleMessage(InboxEvent& event);
   absl::Status OnProbe(const v1::Probe& probe);
   void OnPlan(const v1::Plan& plan);
   void OnReplay(const v1::Replay& replay);
@@ -79,6 +80,13 @@ class WindowRunner {
   void OnAbort(const v1::Abort& abort);
   void OnStateSync(const v1::StateSync& sync);
   void OnCheckpointNow(const v1::CheckpointNow& order);
+
+  // ---- a coordinator that goes away, and another: runner_reconnect.cc ----
+  std::optional<RunEnd> OnLinkLost(const LinkLost& lost);
+  std::optional<RunEnd> OnJoined(Joined& joined);
+  std::optional<RunEnd> OnDrainRequested(const DrainRequested& drain);
+  void SendHolding();
+  void SendLeaving();
 
   // ---- a window's life, in this order ----
   absl::Status Work();  // one unit, or what follows the last
@@ -104,9 +112,10 @@ class WindowRunner {
   v1::Key OwnKey() const;
   int64_t Now() const { return context_.clock.SteadyNowNs(); }
 
-  const RunnerContext context_;
+  Recollection memory_;
+  const RunnerContext context_;  // with memory_ for its link
   Job& job_;
-  const v1::Key assigned_;  // as AssignJob said
+  v1::Key assigned_;  // as AssignJob said, and of the coordinator's term
   Reducer reducer_;
   UnitReporter reporter_;
 
@@ -115,6 +124,8 @@ class WindowRunner {
   std::string stepped_digest_;             // of that window, here
   std::optional<v1::Seal> held_seal_;      // came before that commit
   int64_t checkpoint_ns_ = 0;              // spent on a snapshot since the last Stepped
+  bool connected_ = true;                  // as far as the inbox was read
+  std::optional<std::string> leaving_;     // why, once the operator wishes it
 };
 
 }  // namespace accrue

@@ -18,7 +18,7 @@ struct WindowShare {
   bool evaluation_only = false;
   bool begun = false;     // the accumulator is this attempt's
   bool computed = false;  // WindowComputed is sent and no unit was given since
-  bool is_void = false;   // a new attempt has begun; nothing is done before its Plan
+  bool is_void = false;   // a new attempt has begun, or a new term; nothing is done before its Plan
 
   int64_t valid_tokens = 0;                // of the units in the accumulator
   std::vector<uint64_t> unit_checksums;    // per open bucket: the sum of its units'
@@ -39,6 +39,15 @@ struct WindowShare {
     unit_checksums.clear();
     bucket_checksums.clear();
     local_norm = 0;
+  }
+
+  // Of a coordinator of this term. What is in the accumulator stays; what was given and not begun is forgotten.
+  void AwaitPlan(int64_t term) {
+    key.set_term(term);
+    units.clear();
+    evaluation_units.clear();
+    computed = false;
+    is_void = true;
   }
 
   void Take(const v1::Plan& plan) {

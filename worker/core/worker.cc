@@ -1,64 +1,30 @@
 #include "worker/core/worker.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/log.h"
-#include "worker/core/heartbeat.h"
 #include "worker/core/window_runner.h"
 
 namespace accrue {
 namespace {
 
-// What a link delivers goes to the inbox; the guard sees it on the way.
-class Receiver : public LinkReceiver {
- public:
-  Receiver(Inbox& inbox, CollectiveGuard& guard) : inbox_(inbox), guard_(guard) {}
-
-  void OnMessage(v1::CoordinatorMessage message) override {
-    guard_.Observe(message);
-    if (!inbox_.Push(std::move(message))) OnLost(absl::ResourceExhaustedError("the inbox is full"));
-  }
-
-  void OnLost(const absl::Status& status) override {
-    guard_.StopAll(absl::StrCat("the connection to the coordinator is lost: ", status.message()));
-    inbox_.Push(LinkLost{std::string(status.message())});
-  }
-
- private:
-  Inbox& inbox_;
-  CollectiveGuard& guard_;
-};
-
-v1::WorkerMessage LeavingMessage(const std::string& reason) {
+v1::WorkerMessage LeavingMessage(const std::string& reason, bool at_once) {
   v1::WorkerMessage message;
   message.mutable_leaving()->set_reason(reason);
+  message.mutable_leaving()->set_at_once(at_once);
   return message;
 }
 
 }  // namespace
 
 absl::Status Worker::Run() {
-  int64_t backoff_ms = options_.first_backoff_ms;
-  while (!draining_) {
-    const LifeEnd end = Live();
-    switch (end.kind) {
-      case LifeEnd::Kind::kDrained:
-      case LifeEnd::Kind::kShutDown:
-        LogInfo("worker ends", {{"reason", end.reason}});
-        return absl::OkStatus();
-      case LifeEnd::Kind::kRefused:
-        return absl::FailedPreconditionError(absl::StrCat("the coordinator refuses this worker: ", end.reason));
-      case LifeEnd::Kind::kLost:
-        break;
-    }
-    if (end.welcomed) backoff_ms = options_.first_backoff_ms;
-    LogWarning("no coordinator; trying again", {{"reason", end.reason}, {"backoff_ms", backoff_ms}});
-    // Only a wish to drain can come while there is no link.
-    if (inbox_.PopFor(absl::Milliseconds(backoff_ms))) break;
-    backoff_ms = std::min(2 * backoff_ms, options_.longest_backoff_ms);
-  }
+  session_.Start();
+  const End end = Serve();
+  life_.reset();
+  session_.Close();
+  if (end.refused) return absl::FailedPreconditionError(absl::StrCat("the coordinator refuses this worker: ", end.reason));
+  LogInfo("worker ends", {{"reason", end.reason}});
   return absl::OkStatus();
 }
 
@@ -67,92 +33,73 @@ void Worker::Drain(const std::string& reason) {
   inbox_.Push(DrainRequested{reason});
 }
 
-Worker::LifeEnd Worker::Live() {
-  inbox_.DiscardMessages();
-  AbortDeadlineTimer abort_deadline(absl::Milliseconds(options_.abort_deadline_ms), parts_.end_process);
-  CollectiveGuard guard(&abort_deadline);
-  Receiver receiver(inbox_, guard);
-  std::unique_ptr<CoordinatorLink> link = parts_.links.Connect(&receiver);
-  v1::WorkerMessage hello;
-  *hello.mutable_hello() = options_.hello;
-  link->Send(std::move(hello));
-
-  std::optional<InboxEvent> first = inbox_.PopFor(absl::Milliseconds(options_.welcome_timeout_ms));
-  if (!first) return {.reason = absl::StrCat("no answer within ", options_.welcome_timeout_ms, " ms")};
-  if (auto* lost = std::get_if<LinkLost>(&*first)) return {.reason = lost->reason};
-  if (auto* drain = std::get_if<DrainRequested>(&*first)) {
-    return {.kind = LifeEnd::Kind::kDrained, .reason = drain->reason};
-  }
-  const auto& message = std::get<v1::CoordinatorMessage>(*first);
-  if (message.has_refused()) {
-    return {.kind = message.refused().rejoin() ? LifeEnd::Kind::kLost : LifeEnd::Kind::kRefused,
-            .reason = message.refused().reason()};
-  }
-  if (!message.has_welcome()) return {.reason = "the coordinator's first message is neither Welcome nor Refused"};
-  const int64_t incarnation = message.welcome().incarnation();
-  LogInfo("joined", {{"incarnation", incarnation}, {"term", message.welcome().term()}});
-
-  Heartbeat heartbeat(*link, std::max<int64_t>(message.welcome().heartbeat_interval_ms(), 10));
-  std::unique_ptr<CheckpointSink> checkpoints = parts_.make_checkpoint_sink(*link);
-  LifeEnd end = Serve(*link, guard, *checkpoints, incarnation);
-  end.welcomed = true;
-  checkpoints.reset();  // reports what it still writes
-  link->Close();
-  return end;
+void Worker::LeaveAtOnce(const std::string& reason) {
+  session_.Send(LeavingMessage(reason, /*at_once=*/true));
+  session_.Close();
+  Drain(reason);  // which waits for nobody now
 }
 
-// Jobs, one after the other.
-Worker::LifeEnd Worker::Serve(CoordinatorLink& link, CollectiveGuard& guard, CheckpointSink& checkpoints,
-                              int64_t incarnation) {
-  std::optional<v1::AssignJob> assignment;
+Worker::End Worker::Serve() {
   while (true) {
-    if (!assignment) {
-      if (draining_) return {.kind = LifeEnd::Kind::kDrained, .reason = "drained"};
-      InboxEvent event = inbox_.Pop();
-      if (auto* lost = std::get_if<LinkLost>(&event)) return {.reason = lost->reason};
-      if (auto* drain = std::get_if<DrainRequested>(&event)) {
-        link.Send(LeavingMessage(drain->reason));
-        return {.kind = LifeEnd::Kind::kDrained, .reason = drain->reason};
-      }
-      auto& message = std::get<v1::CoordinatorMessage>(event);
-      if (message.has_refused()) {
-        return {.kind = message.refused().rejoin() ? LifeEnd::Kind::kLost : LifeEnd::Kind::kRefused,
-                .reason = message.refused().reason()};
-      }
-      if (message.has_release() && message.release().shut_down()) {
-        return {.kind = LifeEnd::Kind::kShutDown, .reason = message.release().reason()};
-      }
-      if (!message.has_assign_job()) continue;  // of a job that has ended here
-      assignment = std::move(*message.mutable_assign_job());
-    }
-
-    guard.BeginJob();
-    const v1::AssignJob current = *std::exchange(assignment, std::nullopt);
-    LogInfo("assigned", {{"job", current.key().job_id()}, {"incarnation", incarnation}});
-    absl::StatusOr<std::unique_ptr<Job>> job = parts_.jobs.Load(current);
-    if (!job.ok()) {
-      link.Send(JobFailedMessage(current.key(), job.status()));
-      continue;
-    }
-    const RunnerContext context{link, inbox_, guard, parts_.collectives, checkpoints, parts_.clock,
-                                options_.collective_deadline_ms};
-    RunEnd end = WindowRunner(context, current, **job).Run();
-    LogInfo("job left", {{"job", current.key().job_id()}, {"reason", end.reason}});
-    switch (end.kind) {
-      case RunEnd::Kind::kReleased:
-        if (end.shut_down) return {.kind = LifeEnd::Kind::kShutDown, .reason = end.reason};
-        break;
-      case RunEnd::Kind::kReassigned:
-        assignment = std::move(end.next);
-        break;
-      case RunEnd::Kind::kFailed:
-        break;
-      case RunEnd::Kind::kLinkLost:
-        return {.reason = end.reason};
-      case RunEnd::Kind::kRefused:
-        return {.kind = end.rejoin ? LifeEnd::Kind::kLost : LifeEnd::Kind::kRefused, .reason = end.reason};
-    }
+    if (!next_ && draining_) return {.reason = "drained"};
+    InboxEvent event = next_ ? *std::exchange(next_, std::nullopt) : inbox_.Pop();
+    if (std::optional<End> end = Handle(event)) return *std::move(end);
   }
+}
+
+std::optional<Worker::End> Worker::Handle(InboxEvent& event) {
+  if (auto* joined = std::get_if<Joined>(&event)) {
+    if (joined->resumed) {
+      // The job ended while its coordinator went away.
+      session_.Rejoin("this incarnation holds nothing any more");
+      return std::nullopt;
+    }
+    life_.reset();
+    LogInfo("joined", {{"incarnation", joined->incarnation}, {"term", joined->term}});
+    life_.emplace(Life{*joined, parts_.make_checkpoint_sink(session_)});
+    return std::nullopt;
+  }
+  if (auto* over = std::get_if<LifeOver>(&event)) {
+    life_.reset();
+    if (over->for_good) return End{.reason = over->reason, .refused = true};
+    LogWarning("this incarnation is over; a new one begins", {{"reason", over->reason}});
+    return std::nullopt;
+  }
+  if (auto* drain = std::get_if<DrainRequested>(&event)) {
+    session_.Send(LeavingMessage(drain->reason, /*at_once=*/false));
+    return End{.reason = drain->reason};
+  }
+  if (std::holds_alternative<LinkLost>(event)) {
+    life_.reset();
+    return std::nullopt;
+  }
+  const auto& message = std::get<v1::CoordinatorMessage>(event);
+  if (message.has_release() && message.release().shut_down()) return End{.reason = message.release().reason()};
+  if (message.has_assign_job() && life_) return RunJob(message.assign_job());
+  return std::nullopt;  // of a job that has ended here
+}
+
+std::optional<Worker::End> Worker::RunJob(const v1::AssignJob& assignment) {
+  session_.HoldJob(true);
+  life_->joined.guard->BeginJob();
+  LogInfo("assigned", {{"job", assignment.key().job_id()}, {"incarnation", life_->joined.incarnation}});
+  RunEnd end{.kind = RunEnd::Kind::kFailed};
+  if (absl::StatusOr<std::unique_ptr<Job>> job = parts_.jobs.Load(assignment); job.ok()) {
+    const RunnerContext context{session_,          inbox_,       *life_->joined.guard,
+                                parts_.collectives, *life_->checkpoints, parts_.clock,
+                                options_.collective_deadline_ms};
+    end = WindowRunner(context, assignment, **job).Run();
+  } else {
+    session_.Send(JobFailedMessage(assignment.key(), job.status()));
+    end.reason = std::string(job.status().message());
+  }
+  session_.HoldJob(false);
+  LogInfo("job left", {{"job", assignment.key().job_id()}, {"reason", end.reason}});
+  next_ = std::move(end.event);
+  if (end.kind == RunEnd::Kind::kLeft || (end.kind == RunEnd::Kind::kReleased && end.shut_down)) {
+    return End{.reason = end.reason};
+  }
+  return std::nullopt;
 }
 
 }  // namespace accrue

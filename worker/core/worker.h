@@ -1,14 +1,15 @@
-// One worker process: joins a coordinator, runs the jobs that it is assigned, and comes back after a lost connection.
+// One worker process: joins a coordinator and runs the jobs that it is assigned, one after the other.
 //
-// Each stream is one life, an incarnation: when it breaks, the job held is dropped, and the next stream is a new life
-// that the coordinator gives the state again. Run is called by one thread, which becomes the compute thread; Drain by
-// any thread.
+// An incarnation lasts from a Welcome until the coordinator refuses it or it has nothing to keep when its stream ends; what
+// it holds outlives the coordinator (worker/core/session.h). Run is called by one thread, which becomes the compute
+// thread; Drain and LeaveAtOnce by any thread.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -20,14 +21,12 @@
 #include "worker/core/inbox.h"
 #include "worker/core/job.h"
 #include "worker/core/link.h"
+#include "worker/core/session.h"
 
 namespace accrue {
 
 struct WorkerOptions {
-  v1::Hello hello;  // incarnation 0
-  int64_t welcome_timeout_ms = 10'000;
-  int64_t first_backoff_ms = 100;  // doubles up to the longest
-  int64_t longest_backoff_ms = 5'000;
+  SessionOptions session;
   int64_t collective_deadline_ms = 20'000;
   int64_t abort_deadline_ms = 5'000;  // for an aborted operation to return
 };
@@ -45,29 +44,48 @@ struct WorkerParts {
 
 class Worker {
  public:
-  Worker(const WorkerOptions& options, const WorkerParts& parts) : options_(options), parts_(parts) {}
+  Worker(const WorkerOptions& options, const WorkerParts& parts)
+      : options_(options),
+        parts_(parts),
+        abort_deadline_(absl::Milliseconds(options.abort_deadline_ms), parts.end_process),
+        session_(options.session, parts.links, inbox_, parts.clock, &abort_deadline_) {}
 
   // Until Drain is called and the job at hand has let go, or the coordinator ends the process: OK. FAILED_PRECONDITION
   // when the coordinator refuses this worker for good (another version).
   absl::Status Run();
 
-  // Finishes the window at hand, then leaves.
+  // Finishes the window at hand, then leaves; at once where there is no coordinator.
   void Drain(const std::string& reason);
+  // Hands the units back and ends the stream, in a bounded time, whatever Run is doing. Run returns once it has finished
+  // the unit at hand; the process need not wait for that.
+  void LeaveAtOnce(const std::string& reason);
 
  private:
-  struct LifeEnd {
-    enum class Kind { kLost, kDrained, kShutDown, kRefused } kind = Kind::kLost;
+  // An incarnation, on the compute thread.
+  struct Life {
+    Joined joined;
+    std::unique_ptr<CheckpointSink> checkpoints;  // destroyed, it reports what it still writes
+  };
+  struct End {
     std::string reason;
-    bool welcomed = false;
+    bool refused = false;
   };
 
-  LifeEnd Live();
-  LifeEnd Serve(CoordinatorLink& link, CollectiveGuard& guard, CheckpointSink& checkpoints, int64_t incarnation);
+  End Serve();
+  // Empty: goes on. May begin and end lives; an assignment is left to RunJob.
+  std::optional<End> Handle(InboxEvent& event);
+  std::optional<End> RunJob(const v1::AssignJob& assignment);
 
   const WorkerOptions options_;
   const WorkerParts parts_;
-  Inbox inbox_;  // of all lives; emptied between them
+  Inbox inbox_;
+  AbortDeadlineTimer abort_deadline_;
+  Session session_;
   std::atomic<bool> draining_{false};
+
+  // Of the compute thread.
+  std::optional<Life> life_;
+  std::optional<InboxEvent> next_;  // ended the last job, and is to be acted on before what is in the inbox
 };
 
 }  // namespace accrue
