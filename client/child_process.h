@@ -4,6 +4,7 @@
 #pragma once
 
 #include <sys/types.h>
+#include <sys/wait.h>
 
 #include <memory>
 #include <string>
@@ -31,6 +32,8 @@ class ChildProcess {
   pid_t process_id() const { return process_id_; }
 
   bool Running();
+  // Of one that runs no more: with exit code 0.
+  bool ExitedWell() const { return WIFEXITED(wait_status_) && WEXITSTATUS(wait_status_) == 0; }
   // "exited with code 1", "was killed by signal 9 (Killed)"; of one that runs no more.
   std::string HowItEnded() const;
   void Signal(int signal_number);

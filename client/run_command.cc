@@ -1,5 +1,5 @@
 // run: one job on this machine, in one command. Starts a coordinator and workers as children, submits,
-// watches, stops.
+// watches, starts again what dies, stops.
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/file.h>
@@ -19,10 +19,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "client/child_process.h"
 #include "client/format.h"
 #include "client/interrupts.h"
 #include "client/job_file.h"
+#include "client/supervised_child.h"
 #include "client/watch.h"
 
 namespace accrue {
@@ -112,23 +112,30 @@ class LocalRun {
     return StartCoordinator() && CancelLeftOvers() && StartWorkers();
   }
 
-  std::unique_ptr<ChildProcess> StartChild(const std::string& name, std::vector<std::string> argv) {
-    argv[0] = JoinPath(context_.binary_directory, argv[0]);
-    absl::StatusOr<std::unique_ptr<ChildProcess>> child =
-        ChildProcess::Start(name, argv, JoinPath(output_, absl::StrCat("logs/", name, ".log")));
-    if (child.ok()) return *std::move(child);
-    context_.Fail(kExitError, child.status().message());
+  std::unique_ptr<SupervisedChild> StartChild(const std::string& name, const std::vector<std::string>& argv,
+                                              SupervisedChild::WhenDone when_done) {
+    auto child = std::make_unique<SupervisedChild>(
+        name, argv, JoinPath(output_, absl::StrCat("logs/", name, ".log")), when_done, *context_.clock);
+    const absl::Status started = child->Start();
+    if (started.ok()) return child;
+    context_.Fail(kExitError, started.message());
     return nullptr;
   }
 
+  std::vector<std::string> CoordinatorArguments(const std::string& listen, const std::string& http) const {
+    const std::string state = JoinPath(output_, "coordinator");
+    return {JoinPath(context_.binary_directory, "accrued"), "--listen", listen, "--http", http, "--state", state,
+            "--ready-file", JoinPath(state, "ready.json")};
+  }
+
   bool StartCoordinator() {
-    const std::string state = JoinPath(output_, "coordinator"), ready_file = JoinPath(state, "ready.json");
+    const std::string ready_file = JoinPath(output_, "coordinator/ready.json");
     if (const absl::Status gone = context_.file_system->RemoveAll(ready_file); !gone.ok()) return Fail(gone);
-    coordinator_ = StartChild("coordinator", {"accrued", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
-                                              "--state", state, "--ready-file", ready_file});
+    coordinator_ = StartChild("coordinator", CoordinatorArguments("127.0.0.1:0", "127.0.0.1:0"),
+                              SupervisedChild::WhenDone::kRestart);
     if (coordinator_ == nullptr) return false;
     for (int64_t waited_ms = 0; !context_.file_system->Exists(ready_file); waited_ms += kPollMs) {
-      if (!coordinator_->Running()) return FailOfChild(*coordinator_);
+      if (!coordinator_->process().Running()) return FailOfChild(coordinator_->process());
       if (Interrupted()) return false;
       if (waited_ms >= kStartTimeoutMs)
         return Fail(absl::InternalError("the coordinator is not ready after a minute"));
@@ -143,6 +150,8 @@ class LocalRun {
     }
     address_ = ready["grpc"].get<std::string>();
     if (ready.contains("http") && ready["http"].is_string()) http_address_ = ready["http"].get<std::string>();
+    // One that is started again is found where this one was.
+    coordinator_->SetArguments(CoordinatorArguments(address_, http_address_.empty() ? "none" : http_address_));
     client_ = JobClient::Create(address_);
     return true;
   }
@@ -171,17 +180,19 @@ class LocalRun {
   bool StartWorkers() {
     for (int i = 1; i <= options_.workers; ++i) {
       const std::string name = absl::StrCat("worker-", i);
-      std::unique_ptr<ChildProcess> worker = StartChild(
-          name,
-          {"accrue-worker", "--coordinator", address_, "--threads", absl::StrCat(Threads()), "--name", name});
+      std::unique_ptr<SupervisedChild> worker =
+          StartChild(name,
+                     {JoinPath(context_.binary_directory, "accrue-worker"), "--coordinator", address_, "--threads",
+                      absl::StrCat(Threads()), "--name", name},
+                     SupervisedChild::WhenDone::kLeave);
       if (worker == nullptr) return false;
       workers_.push_back(std::move(worker));
     }
     // The job begins with all of them.
     for (int64_t waited_ms = 0;; waited_ms += kPollMs) {
-      if (!coordinator_->Running()) return FailOfChild(*coordinator_);
+      if (!coordinator_->process().Running()) return FailOfChild(coordinator_->process());
       for (const auto& worker : workers_) {
-        if (!worker->Running()) return FailOfChild(*worker);
+        if (!worker->process().Running()) return FailOfChild(worker->process());
       }
       if (Interrupted()) return false;
       const absl::StatusOr<v1::ListWorkersResponse> there = client_->ListWorkers();
@@ -205,7 +216,7 @@ class LocalRun {
       answered.Notify();
     });
     while (!answered.WaitForNotificationWithTimeout(absl::Milliseconds(kRepaintMs))) {
-      if (Interrupts::Count() > 0) coordinator_->Signal(SIGKILL);
+      if (Interrupts::Count() > 0) coordinator_->process().Signal(SIGKILL);
     }
     call.join();
     return response;
@@ -271,7 +282,7 @@ class LocalRun {
       }
       presenter->Paint();
       if (ended) break;
-      if (!HandleInterrupts(*presenter) || !CheckChildren(presenter)) return;
+      if (!LookAfterChildren(presenter) || !HandleInterrupts(*presenter)) return;
       checkpoints.MaybePoll(*context_.clock, *client_, job_id_, *presenter);
     }
     const std::optional<double> tokens_per_second = presenter->model().MeanTokensPerSecond();
@@ -287,47 +298,52 @@ class LocalRun {
   // False when the run is to stop at once.
   bool HandleInterrupts(Presenter& presenter) {
     const int count = Interrupts::Count();
-    if (count == interrupts_seen_) return true;
-    const bool first = interrupts_seen_ == 0;
-    interrupts_seen_ = count;
-    if (first && count == 1) {
-      presenter.SetNotice("Interrupted: writing a checkpoint, then stopping. Ctrl-C again stops at once.");
-      const absl::StatusOr<v1::JobStatus> status =
-          client_->Cancel(job_id_, "interrupted", /*checkpoint=*/true);
-      // A job that is over needs no cancel.
-      if (status.ok() || status.status().code() == absl::StatusCode::kFailedPrecondition) return true;
-      context_.Fail(status.status());
+    if (count > 1 && count != interrupts_seen_) {
+      interrupts_seen_ = count;
+      kill_ = true;
+      context_.Fail(kExitJobCancelled,
+                    absl::StrCat("stopped at once; windows since the last checkpoint are lost. ", ToGoOn()));
       return false;
     }
-    kill_ = true;
-    context_.Fail(kExitJobCancelled,
-                  absl::StrCat("stopped at once; windows since the last checkpoint are lost. ", ToGoOn()));
+    if (count != interrupts_seen_) {
+      presenter.SetNotice("Interrupted: writing a checkpoint, then stopping. Ctrl-C again stops at once.");
+      cancel_owed_ = true;
+    }
+    interrupts_seen_ = count;
+    return !cancel_owed_ || Cancel();
+  }
+
+  // Tried again while the coordinator is away.
+  bool Cancel() {
+    const absl::StatusOr<v1::JobStatus> status = client_->Cancel(job_id_, "interrupted", /*checkpoint=*/true);
+    if (absl::IsUnavailable(status.status()) || absl::IsDeadlineExceeded(status.status())) return true;
+    cancel_owed_ = false;
+    // A job that is over needs no cancel.
+    return status.ok() || absl::IsFailedPrecondition(status.status()) || Fail(status.status());
+  }
+
+  // Starts again what died, and says so. False when the run cannot go on.
+  bool LookAfterChildren(std::optional<Presenter>& presenter) {
+    if (const std::optional<std::string> news = coordinator_->LookAfter()) {
+      presenter->Say(*news);
+      cancel_owed_ = interrupts_seen_ > 0;  // the one before may have taken the wish with it
+    }
+    bool all_over = true;
+    for (const auto& worker : workers_) {
+      if (const std::optional<std::string> news = worker->LookAfter()) presenter->Say(*news);
+      all_over = all_over && worker->over();
+    }
+    if (!coordinator_->over() && !all_over) return true;
+    presenter.reset();
+    FailOfChild(coordinator_->over() ? coordinator_->process() : workers_.back()->process());
+    *context_.err << ToGoOn() << std::endl;
     return false;
   }
 
-  // Reports children that died. False when the run cannot go on.
-  bool CheckChildren(std::optional<Presenter>& presenter) {
-    if (!coordinator_->Running()) {
-      presenter.reset();
-      FailOfChild(*coordinator_);
-      *context_.err << ToGoOn() << std::endl;
-      return false;
-    }
-    for (size_t i = 0; i < workers_.size(); ++i) {
-      ChildProcess& worker = *workers_[i];
-      if (worker.Running()) continue;
-      if (workers_.size() == 1) {
-        presenter.reset();
-        FailOfChild(worker);
-        *context_.err << ToGoOn() << std::endl;
-        return false;
-      }
-      presenter->Say(absl::StrCat(worker.name(), " ", worker.HowItEnded(), "; ", workers_.size() - 1,
-                                  " left. The end of ", worker.log_path(), ":\n", worker.LogTail(kLogLines)));
-      workers_.erase(workers_.begin() + static_cast<std::ptrdiff_t>(i));
-      --i;
-    }
-    return true;
+  int64_t WorkerRestarts() const {
+    int64_t restarts = 0;
+    for (const auto& worker : workers_) restarts += worker->restarts();
+    return restarts;
   }
 
   void Report(v1::JobStatus status, std::optional<double> tokens_per_second) {
@@ -339,12 +355,18 @@ class LocalRun {
     if (context_.json()) {
       ordered_json result = ToJson(status);
       if (status.window() == 0) result["loss"] = nullptr;
+      result["coordinator_restarts"] = coordinator_->restarts();
+      result["worker_restarts"] = WorkerRestarts();
       *context_.out << result.dump() << std::endl;
     } else {
       *context_.out << EndLine(status) << "\n";
       if (status.window() > 0) {
         *context_.out << FormatCount(static_cast<int64_t>(status.tokens_per_second())) << " tokens/s, digest "
                       << status.digest() << "\n";
+      }
+      if (coordinator_->restarts() + WorkerRestarts() > 0) {
+        *context_.out << "started again: the coordinator " << coordinator_->restarts() << " times, workers "
+                      << WorkerRestarts() << " times\n";
       }
       *context_.out << std::flush;
     }
@@ -360,10 +382,10 @@ class LocalRun {
   void Stop() {
     client_.reset();  // an open but idle connection would hold up the coordinator's shutdown
     std::vector<ChildProcess*> children;
-    for (const auto& worker : workers_) children.push_back(worker.get());
+    for (const auto& worker : workers_) children.push_back(&worker->process());
     StopAll(children);
     client_.reset();  // the coordinator waits for open connections, used or not
-    if (coordinator_ != nullptr) StopAll({coordinator_.get()});
+    if (coordinator_ != nullptr) StopAll({&coordinator_->process()});
     workers_.clear();
     coordinator_.reset();
   }
@@ -386,12 +408,13 @@ class LocalRun {
   const std::string output_;
   const Interrupts interrupts_;
   FolderLock lock_;
-  std::unique_ptr<ChildProcess> coordinator_;
-  std::vector<std::unique_ptr<ChildProcess>> workers_;
+  std::unique_ptr<SupervisedChild> coordinator_;
+  std::vector<std::unique_ptr<SupervisedChild>> workers_;
   std::string address_, http_address_, job_id_;
   int64_t first_window_ = 0;
   std::unique_ptr<JobClient> client_;
   int interrupts_seen_ = 0;
+  bool cancel_owed_ = false;  // the coordinator is still to be told of the interrupt
   bool kill_ = false;
 };
 

@@ -219,6 +219,17 @@ class Running:
             raise AssertionError(f"no line with {part!r} from {self.argv}\n{self.text('out')}\n{self.text('err')}")
         return line
 
+    def wait_for_count(self, part, count, timeout_s=TIMEOUT_S):
+        """Until so many lines of standard error have `part` in them. AssertionError when the program ends before."""
+        def enough():
+            return sum(part in line for line in self._lines["err"]) >= count
+
+        with self._changed:
+            self._changed.wait_for(lambda: enough() or self._open == 0, timeout_s)
+            found = enough()
+        if not found:
+            raise AssertionError(f"not {count} lines with {part!r} from {self.argv}\n{self.text('err')}")
+
     def signal(self, number=signal.SIGINT):
         self.process.send_signal(number)
 

@@ -79,34 +79,6 @@ class InterruptTest(CliTest):
         shared = min(len(before), len(after))
         self.assertEqual([line["digest"] for line in after[:shared]], [line["digest"] for line in before[:shared]])
 
-    def test_killed_worker_is_told_and_the_rest_go_on(self):
-        job = self.write_job(windows=ENDLESS, schedule={"name": "constant"})
-        running, children = self.start_run(job)
-        victim = next(child for child, name in children.items() if name.startswith("accrue-worker"))
-        os.kill(victim, signal.SIGKILL)
-        running.wait_for_line("was killed by signal 9")
-        before = len(self.windows())
-        self.wait_for_windows(before + 3, running=running)
-        running.signal(signal.SIGINT)
-        self.assertEqual(running.wait().code, harness.JOB_CANCELLED)
-
-    def test_only_worker_killed_is_an_error_that_names_it(self):
-        running, children = self.start_run(self.write_job(windows=ENDLESS), workers=1)
-        victim = next(child for child, name in children.items() if name.startswith("accrue-worker"))
-        os.kill(victim, signal.SIGKILL)
-        outcome = running.wait()
-        self.assertEqual(outcome.code, harness.ERROR, outcome)
-        self.assert_says(outcome.err, "worker-1 was killed by signal 9", "To go on: accrue run")
-        self.assertTrue(harness.wait_for_exit(children))
-
-    def test_coordinator_killed_is_an_error_that_names_it(self):
-        running, children = self.start_run(self.write_job(windows=ENDLESS))
-        os.kill(next(child for child, name in children.items() if name == "accrued"), signal.SIGKILL)
-        outcome = running.wait()
-        self.assertEqual(outcome.code, harness.ERROR, outcome)
-        self.assert_says(outcome.err, "coordinator was killed by signal 9", "To go on: accrue run")
-        self.assertTrue(harness.wait_for_exit(children))
-
 
 if __name__ == "__main__":
     harness.main()

@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <cstdlib>
+#include <fstream>
 #include <string>
 
 #include "absl/strings/numbers.h"
@@ -54,6 +55,13 @@ exec sleep 1000)",
     std::vector<std::string> arguments = {"run", Path("job.yaml"), "--output", Path("out")};
     arguments.insert(arguments.end(), more.begin(), more.end());
     return RunAccrue(arguments, folder_);
+  }
+  // Of a named pipe; waits for who writes it.
+  std::string ReadLine(const std::string& name) {
+    std::ifstream pipe(Path(name));
+    std::string line;
+    std::getline(pipe, line);
+    return line;
   }
   void ExpectNoChildLeft() {
     const absl::StatusOr<std::string> pids = FileSystem::Real().ReadAll(Path("pids"), 1 << 16);
@@ -188,24 +196,71 @@ TEST_F(RunCommandTest, InterruptDuringSubmit_StopsBeforeTheJobStarts) {
   ExpectNoChildLeft();
 }
 
-TEST_F(RunCommandTest, OnlyWorkerDies_ReportedAndStopped) {
+TEST_F(RunCommandTest, WorkerDies_StartedAgain) {
   WriteGoodCoordinator();
-  WriteScript("accrue-worker", absl::StrCat("echo $$ >", Path("worker.pid"), "\nexec sleep 1000"));
+  ASSERT_EQ(mkfifo(Path("started").c_str(), 0600), 0);
+  WriteScript("accrue-worker", absl::StrCat("echo $$ >", Path("started"), "\nexec sleep 1000"));
+  service_.watches.resize(2);
+  service_.watches[0].updates = {FakeJobService::Update(MakeStatus(v1::JOB_STATE_RUNNING, 0))};
+  int first = 0, second = 0;
+  service_.watches[0].then = [&] {
+    ASSERT_TRUE(absl::SimpleAtoi(ReadLine("started"), &first));
+    kill(first, SIGKILL);
+    ASSERT_TRUE(absl::SimpleAtoi(ReadLine("started"), &second));
+  };
+  service_.watches[1].updates = {FakeJobService::Update(MakeStatus(v1::JOB_STATE_SUCCEEDED, 2))};
+  const ClientResult result = Run({"-o", "json"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_NE(first, second);
+  EXPECT_THAT(result.err, HasSubstr("worker-1 was killed by signal 9 (Killed); it is started again. The end of "));
+  const json object = json::parse(result.out);
+  EXPECT_EQ(object["worker_restarts"], 1);
+  EXPECT_EQ(object["coordinator_restarts"], 0);
+  ExpectNoChildLeft();
+}
+
+TEST_F(RunCommandTest, CoordinatorDies_StartedAgainOnItsAddressesAndState) {
+  WriteGoodCoordinator();
+  ASSERT_EQ(mkfifo(Path("started").c_str(), 0600), 0);
+  const absl::StatusOr<std::string> good = FileSystem::Real().ReadAll(Path("accrued"), 1 << 16);
+  WriteScript("accrued", absl::StrReplaceAll("[ -e ARGS ] && echo \"$@\" >STARTED && exec sleep 1000\n",
+                                             {{"ARGS", Path("accrued.args")}, {"STARTED", Path("started")}}) +
+                             *good);
+  WriteScript("accrue-worker", "exec sleep 1000");
+  service_.watches.resize(2);
+  service_.watches[0].updates = {FakeJobService::Update(MakeStatus(v1::JOB_STATE_RUNNING, 0))};
+  std::string arguments;
+  service_.watches[0].then = [&] {
+    int coordinator = 0;
+    const absl::StatusOr<std::string> pids = FileSystem::Real().ReadAll(Path("pids"), 1 << 16);
+    ASSERT_TRUE(absl::SimpleAtoi(pids->substr(0, pids->find('\n')), &coordinator));
+    kill(coordinator, SIGKILL);
+    arguments = ReadLine("started");
+  };
+  service_.watches[1].updates = {FakeJobService::Update(MakeStatus(v1::JOB_STATE_SUCCEEDED, 2))};
+  const ClientResult result = Run({"-o", "json"});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_THAT(arguments, HasSubstr(absl::StrCat("--listen ", address_, " --http 127.0.0.1:99 --state ",
+                                                Path("out/coordinator"), " ")));
+  EXPECT_THAT(result.err, HasSubstr("coordinator was killed by signal 9 (Killed); it is started again"));
+  EXPECT_EQ(json::parse(result.out)["coordinator_restarts"], 1);
+  ExpectNoChildLeft();
+}
+
+TEST_F(RunCommandTest, EveryWorkerLeaves_EndsWithError) {
+  WriteGoodCoordinator();
+  WriteScript("accrue-worker", absl::StrCat("read go <", Path("go")));
+  ASSERT_EQ(mkfifo(Path("go").c_str(), 0600), 0);
   FakeJobService::Script script;
   script.updates = {FakeJobService::Update(MakeStatus(v1::JOB_STATE_RUNNING, 0))};
-  script.then = [this] {
-    int pid = 0;
-    const absl::StatusOr<std::string> text = FileSystem::Real().ReadAll(Path("worker.pid"), 64);
-    if (text.ok() && absl::SimpleAtoi(*text, &pid)) kill(pid, SIGKILL);
-  };
+  script.then = [this] { std::ofstream(Path("go")) << "go" << std::endl; };
   script.until_cancelled = true;
   service_.watches = {script};
-  // The worker counts as joined as soon as the service lists one, so its script may not have run yet: wait
-  // for it.
-  service_.before_workers = [this] { return FileSystem::Real().Exists(Path("worker.pid")); };
   const ClientResult result = Run();
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.err, HasSubstr("accrue: worker-1 was killed by signal 9 (Killed)"));
+  EXPECT_THAT(result.out, HasSubstr("worker-1 has left"));
+  EXPECT_THAT(result.err, HasSubstr("accrue: worker-1 exited with code 0"));
+  EXPECT_THAT(result.err, HasSubstr("To go on: accrue run "));
   ExpectNoChildLeft();
 }
 
