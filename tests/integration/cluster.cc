@@ -83,7 +83,8 @@ v1::JobSpec TinyJob(int64_t windows, int64_t min_workers, int64_t max_workers) {
   return spec;
 }
 
-Cluster::Cluster() {
+Cluster::Cluster(const std::vector<std::string>& coordinator_arguments)
+    : coordinator_arguments_(coordinator_arguments) {
   std::string pattern = (std::filesystem::temp_directory_path() / "accrue-cluster-XXXXXX").string();
   ACCRUE_CHECK(mkdtemp(pattern.data()) != nullptr);
   folder_ = pattern;
@@ -101,10 +102,10 @@ void Cluster::StartCoordinator(const std::string& listen) {
   inotify_add_watch(watch, folder_.c_str(), IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE);
   const std::string ready = folder_ + "/ready";
   std::filesystem::remove(ready);
-  coordinator_ = std::make_unique<Process>(
-      std::vector<std::string>{ACCRUE_BINARY_DIRECTORY "/accrued", "--listen", listen, "--http", "none", "--state",
-                               folder_ + "/state", "--ready-file", ready, "--data-root", folder_},
-      folder_ + "/accrued.log");
+  std::vector<std::string> arguments = {ACCRUE_BINARY_DIRECTORY "/accrued", "--listen", listen, "--http", "none",
+                                        "--state", folder_ + "/state", "--ready-file", ready, "--data-root", folder_};
+  arguments.insert(arguments.end(), coordinator_arguments_.begin(), coordinator_arguments_.end());
+  coordinator_ = std::make_unique<Process>(arguments, folder_ + "/accrued.log");
   WaitForFile(watch, ready, *coordinator_);
   close(watch);
   std::ifstream file(ready);
@@ -116,10 +117,16 @@ void Cluster::StartCoordinator(const std::string& listen) {
   jobs_ = v1::JobService::NewStub(grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments));
 }
 
-void Cluster::ReplaceCoordinator() {
-  coordinator_->Signal(SIGKILL);
+void Cluster::StopCoordinator(int signal) {
+  coordinator_->Signal(signal);
   coordinator_->Wait();
-  StartCoordinator(address_);
+}
+
+void Cluster::StartCoordinatorAgain() { StartCoordinator(address_); }
+
+void Cluster::ReplaceCoordinator() {
+  StopCoordinator(SIGKILL);
+  StartCoordinatorAgain();
 }
 
 Cluster::~Cluster() {
@@ -248,6 +255,7 @@ std::vector<WindowLine> Cluster::Windows() const {
     for (const nlohmann::json& worker : json.value("workers", nlohmann::json::array())) {
       line.units.push_back(worker.value("units", int64_t{0}));
     }
+    line.timeline = json.value("timeline", int64_t{-1});
     EXPECT_EQ(line.window, static_cast<int64_t>(lines.size())) << "windows.jsonl is out of order";
     lines.push_back(line);
   }

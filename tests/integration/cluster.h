@@ -18,6 +18,7 @@ struct WindowLine {
   std::string digest;
   int64_t tokens = 0;
   std::vector<int64_t> units;  // of each worker
+  int64_t timeline = 0;
 };
 
 // A small GPT-2 with dropout on a few thousand made-up tokens: a window takes milliseconds. 12 units a window.
@@ -26,7 +27,7 @@ inline constexpr int64_t kTinyUnits = 12;
 
 class Cluster {
  public:
-  Cluster();
+  explicit Cluster(const std::vector<std::string>& coordinator_arguments = {});
   ~Cluster();
 
   const std::string& folder() const { return folder_; }
@@ -34,7 +35,10 @@ class Cluster {
   const std::string& train_shard() const { return train_shard_; }
 
   Process& AddWorker(int threads = 1, const std::vector<std::string>& more_arguments = {});
-  // Kills accrued without warning and starts another one on the same state and address.
+  // Ends accrued, and starts another one on the same state and address.
+  void StopCoordinator(int signal);
+  void StartCoordinatorAgain();
+  // Both, without warning.
   void ReplaceCoordinator();
 
   // Into output(). Fails the test and returns "" when the job is refused.
@@ -57,6 +61,7 @@ class Cluster {
  private:
   void StartCoordinator(const std::string& listen);
 
+  const std::vector<std::string> coordinator_arguments_;
   std::string folder_, train_shard_, validation_shard_;
   std::string address_;
   std::unique_ptr<Process> coordinator_;

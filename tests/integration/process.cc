@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -64,6 +65,27 @@ int Process::Wait() {
   pid_ = -1;
   exit_code_ = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   return exit_code_;
+}
+
+void Process::WaitForLog(const std::string& text, int times) const {
+  const int watch = inotify_init1(IN_CLOEXEC);
+  inotify_add_watch(watch, log_path_.c_str(), IN_MODIFY);
+  const auto count = [&] {
+    const std::string log = Log();
+    int found = 0;
+    for (size_t at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) ++found;
+    return found;
+  };
+  while (count() < times) {
+    pollfd changed{watch, POLLIN, 0};
+    if (poll(&changed, 1, kLongestEndMs) != 1) {
+      ADD_FAILURE() << "it never wrote \"" << text << "\" " << times << " times, but:\n" << Log();
+      break;
+    }
+    char events[4096];
+    if (read(watch, events, sizeof(events)) < 0) break;
+  }
+  close(watch);
 }
 
 std::string Process::Log() const {

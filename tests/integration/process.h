@@ -22,6 +22,8 @@ class Process {
   int Wait();
   // What it wrote.
   std::string Log() const;
+  // Waits until it has written `text`, `times` times over. Fails the test after a long time.
+  void WaitForLog(const std::string& text, int times = 1) const;
 
  private:
   pid_t pid_ = -1;  // -1 once reaped

@@ -220,16 +220,5 @@ TEST(TrainingErrors, ShardChangedSinceSubmit_JobFailsWithPathAndHashes) {
   EXPECT_THAT(cluster.Ledger(job), testing::ContainsRegex("failed.*train-0\\.bin.*[0-9a-f]{32}.*[0-9a-f]{32}"));
 }
 
-TEST(TrainingErrors, SecondSignal_WorkerEndsAtOnce) {
-  Cluster cluster;
-  Process& worker = cluster.AddWorker();
-  const std::string job = cluster.Submit(TinyJob(1'000'000, 1, 1));
-  cluster.Watch(job, [](const v1::WindowRecord& record) { return record.window() < 2; });
-  worker.Signal(SIGTERM);
-  worker.Signal(SIGINT);
-  const int code = worker.Wait();
-  EXPECT_TRUE(code == 0 || code == 128 + SIGTERM || code == 128 + SIGINT) << code;
-}
-
 }  // namespace
 }  // namespace accrue::integration

@@ -119,6 +119,7 @@ absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
   const UnitStats& stats = job_.accumulator->FinishUnit();
   const int64_t end_ns = Now();
 
+  ++units_computed_;
   share.units.pop_front();
   share.valid_tokens += loss.valid_tokens;
   if (job_.accumulator->mode() == AccumulationMode::kExact) {

@@ -66,6 +66,7 @@ class WindowRunner {
   WindowRunner(const RunnerContext& context, const v1::AssignJob& assignment, Job& job);
 
   RunEnd Run();
+  int64_t units_computed() const { return units_computed_; }  // added to the accumulator, whatever became of them
 
  private:
   // ---- messages ----
@@ -123,6 +124,7 @@ class WindowRunner {
   bool awaits_commit_ = false;             // of the window before state.window()
   std::string stepped_digest_;             // of that window, here
   std::optional<v1::Seal> held_seal_;      // came before that commit
+  int64_t units_computed_ = 0;
   int64_t checkpoint_ns_ = 0;              // spent on a snapshot since the last Stepped
   bool connected_ = true;                  // as far as the inbox was read
   std::optional<std::string> leaving_;     // why, once the operator wishes it

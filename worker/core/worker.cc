@@ -84,17 +84,20 @@ std::optional<Worker::End> Worker::RunJob(const v1::AssignJob& assignment) {
   life_->joined.guard->BeginJob();
   LogInfo("assigned", {{"job", assignment.key().job_id()}, {"incarnation", life_->joined.incarnation}});
   RunEnd end{.kind = RunEnd::Kind::kFailed};
+  int64_t units = 0;
   if (absl::StatusOr<std::unique_ptr<Job>> job = parts_.jobs.Load(assignment); job.ok()) {
     const RunnerContext context{session_,          inbox_,       *life_->joined.guard,
                                 parts_.collectives, *life_->checkpoints, parts_.clock,
                                 options_.collective_deadline_ms};
-    end = WindowRunner(context, assignment, **job).Run();
+    WindowRunner runner(context, assignment, **job);
+    end = runner.Run();
+    units = runner.units_computed();
   } else {
     session_.Send(JobFailedMessage(assignment.key(), job.status()));
     end.reason = std::string(job.status().message());
   }
   session_.HoldJob(false);
-  LogInfo("job left", {{"job", assignment.key().job_id()}, {"reason", end.reason}});
+  LogInfo("job left", {{"job", assignment.key().job_id()}, {"reason", end.reason}, {"units_computed", units}});
   next_ = std::move(end.event);
   if (end.kind == RunEnd::Kind::kLeft || (end.kind == RunEnd::Kind::kReleased && end.shut_down)) {
     return End{.reason = end.reason};
