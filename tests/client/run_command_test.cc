@@ -56,11 +56,13 @@ exec sleep 1000)",
     arguments.insert(arguments.end(), more.begin(), more.end());
     return RunAccrue(arguments, folder_);
   }
-  // Of a named pipe; waits for who writes it.
+  // Of a named pipe; waits for who writes it, and until they have closed it.
   std::string ReadLine(const std::string& name) {
     std::ifstream pipe(Path(name));
-    std::string line;
+    std::string line, rest;
     std::getline(pipe, line);
+    while (std::getline(pipe, rest)) {
+    }
     return line;
   }
   void ExpectNoChildLeft() {

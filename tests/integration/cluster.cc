@@ -112,9 +112,9 @@ void Cluster::StartCoordinator(const std::string& listen) {
   address_ = nlohmann::json::parse(file, nullptr, false).value("grpc", "");
   EXPECT_NE(address_, "") << coordinator_->Log();
   // A channel of its own each time: one that has failed waits before it connects again.
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  jobs_ = v1::JobService::NewStub(grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments));
+  grpc::ChannelArguments channel;
+  channel.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  jobs_ = v1::JobService::NewStub(grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), channel));
 }
 
 void Cluster::StopCoordinator(int signal) {

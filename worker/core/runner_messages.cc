@@ -78,7 +78,6 @@ std::optional<RunEnd> WindowRunner::HandleMessage(InboxEvent& event) {
                     .shut_down = message.release().shut_down()};
     case v1::CoordinatorMessage::kWelcome:
     case v1::CoordinatorMessage::kRefused:
-    case v1::CoordinatorMessage::kRecall:
     case v1::CoordinatorMessage::kPrepare:
     case v1::CoordinatorMessage::MESSAGE_NOT_SET:
       LogWarning("a message that makes no sense within a job is refused", {});
