@@ -42,7 +42,7 @@ class RecallTest : public testing::Test {
   // Window 0 with these units, the engine held back in the first one until Go.
   void PlanAndHold(const Ranges& ranges, int64_t first) {
     member_.engine().before_unit = [this, first](int64_t unit) {
-      if (unit != first) return;
+      if (unit != first || begun_.HasBeenNotified()) return;
       begun_.Notify();
       go_.WaitForNotification();
     };
