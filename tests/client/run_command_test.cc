@@ -108,6 +108,7 @@ TEST_F(RunCommandTest, CoordinatorDies_EndOfItsLogShown) {
 TEST_F(RunCommandTest, WorkerDiesAtStart_EndOfItsLogShown) {
   WriteGoodCoordinator();
   WriteScript("accrue-worker", "echo 'no such CPU' >&2; kill -9 $$");
+  service_.before_workers = [] { return false; };
   const ClientResult result = Run({"--workers", "2"});
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.err, HasSubstr("accrue: worker-1 was killed by signal 9 (Killed); the end of "));
