@@ -3,6 +3,7 @@
 #include <gloo/allreduce.h>
 #include <gloo/broadcast.h>
 #include <gloo/transport/tcp/device.h>
+#include <signal.h>
 
 #include <atomic>
 #include <cstring>
@@ -173,6 +174,7 @@ class GlooFactory : public CollectiveFactory {
 
 absl::StatusOr<std::unique_ptr<CollectiveFactory>> CreateGlooFactory(const GlooOptions& options,
                                                                      RendezvousStore* store) {
+  signal(SIGPIPE, SIG_IGN);
   // First, since Gloo leaks what it had resolved of an address that cannot be bound.
   ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<Doorbell> doorbell, Doorbell::Listen(options.bind_address));
   try {

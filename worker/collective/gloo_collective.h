@@ -1,7 +1,8 @@
 // Communicators over Gloo's TCP transport.
 //
 // The factory is thread-safe and must outlive its communicators' meetings, and so must the store. Gloo speaks plain TCP
-// without authentication: bind it to loopback or to a private network.
+// without authentication: bind it to loopback or to a private network. It writes to connections that peers have closed:
+// the process ignores SIGPIPE from the factory's creation on.
 #pragma once
 
 #include <memory>

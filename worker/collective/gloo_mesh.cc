@@ -3,10 +3,13 @@
 #include <gloo/transport/address.h>
 #include <gloo/transport/context.h>
 #include <gloo/transport/pair.h>
+#include <gloo/transport/tcp/address.h>
 #include <gloo/transport/unbound_buffer.h>
+#include <netinet/in.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -23,6 +26,8 @@ namespace {
 constexpr uint64_t kAbortSlot = uint64_t{0xFF} << 56;
 // Of waiting for the store, after which a call to stop is looked for.
 constexpr int64_t kStoreSliceMs = 250;
+// For the connections to all members once all are there. Who dies just then is waited for as long.
+constexpr int64_t kConnectBaseMs = 2'000, kConnectPerMemberMs = 50;
 // A pair waits for its connection as many times longer than it was told to.
 constexpr int64_t kConnectTimeoutFactor = 5;
 
@@ -35,6 +40,23 @@ absl::StatusOr<std::vector<char>> PairAddress(const std::string& value, size_t a
     return absl::UnavailableError(absl::StrCat("rank ", peer, " published ", value.size(), " bytes of addresses"));
   }
   return std::vector<char>(value.begin() + place, value.begin() + place + address_bytes);
+}
+
+// Of a pair's two ends, the one with the larger address opens the connection: Gloo's rule.
+bool Opens(const std::vector<char>& own, const std::vector<char>& peer) {
+  const sockaddr_storage& a = gloo::transport::tcp::Address(own).getSockaddr();
+  const sockaddr_storage& b = gloo::transport::tcp::Address(peer).getSockaddr();
+  if (a.ss_family != b.ss_family) return false;
+  const auto compare = [&](const auto& left, const auto& right, size_t size, auto left_port, auto right_port) {
+    const int order = std::memcmp(&left, &right, size);
+    return order != 0 ? order > 0 : left_port > right_port;
+  };
+  if (a.ss_family == AF_INET6) {
+    const auto &x = reinterpret_cast<const sockaddr_in6&>(a), &y = reinterpret_cast<const sockaddr_in6&>(b);
+    return compare(x.sin6_addr, y.sin6_addr, sizeof(x.sin6_addr), x.sin6_port, y.sin6_port);
+  }
+  const auto &x = reinterpret_cast<const sockaddr_in&>(a), &y = reinterpret_cast<const sockaddr_in&>(b);
+  return compare(x.sin_addr, y.sin_addr, sizeof(x.sin_addr), x.sin_port, y.sin_port);
 }
 
 }  // namespace
@@ -57,16 +79,16 @@ absl::Status GlooMesh::Meet(const std::string& name, const std::string& doorbell
   ACCRUE_RETURN_IF_ERROR(Connect(addresses));
   absl::MutexLock lock(&mutex_);
   if (stopped_) return absl::AbortedError("stopped");
-  stage_ = Stage::kConnected;
+  connected_ = true;
   return absl::OkStatus();
 }
 
 absl::Status GlooMesh::CreatePairs(int64_t deadline_ms) {
-  absl::MutexLock lock(&mutex_);
-  if (stopped_) return absl::AbortedError("stopped");
+  if (stopped()) return absl::AbortedError("stopped");
   try {
+    const int64_t connect_ms = std::min(deadline_ms, kConnectBaseMs + kConnectPerMemberMs * size);
     transportContext_ = device_->createContext(rank, size);
-    transportContext_->setTimeout(std::chrono::milliseconds(std::max<int64_t>(deadline_ms / kConnectTimeoutFactor, 1)));
+    transportContext_->setTimeout(std::chrono::milliseconds(std::max<int64_t>(connect_ms / kConnectTimeoutFactor, 1)));
     for (int peer = 0; peer < size; ++peer) {
       if (peer != rank) transportContext_->createPair(peer)->setLocalRank(0);
     }
@@ -75,7 +97,6 @@ absl::Status GlooMesh::CreatePairs(int64_t deadline_ms) {
   } catch (const std::exception& error) {
     return absl::UnavailableError(error.what());
   }
-  stage_ = Stage::kMeeting;
   return absl::OkStatus();
 }
 
@@ -120,33 +141,43 @@ absl::Status GlooMesh::WhoIsMissing(const std::string& name, int64_t deadline_ms
   return status;
 }
 
-// Of a pair's two ends, one waits for the other's connection: Stop closes pairs, which ends that.
 absl::Status GlooMesh::Connect(const std::vector<std::string>& addresses) {
   for (int peer = 0; peer < size; ++peer) {
     if (peer == rank) continue;
-    if (stopped()) return absl::AbortedError("stopped while it connected to the other members");
-    auto& pair = transportContext_->getPair(peer);
-    ACCRUE_ASSIGN_OR_RETURN(const std::vector<char> address,
-                            PairAddress(addresses[peer], pair->address().bytes().size(), rank, peer));
-    try {
-      pair->connect(address);
-    } catch (const std::exception& error) {
-      const std::string message = absl::StrCat("rank ", peer, ": ", error.what());
-      if (stopped()) return absl::AbortedError(message);
-      return IsTimeOut(error) ? absl::DeadlineExceededError(message) : absl::UnavailableError(message);
-    }
+    const size_t address_bytes = transportContext_->getPair(peer)->address().bytes().size();
+    ACCRUE_ASSIGN_OR_RETURN(const std::vector<char> address, PairAddress(addresses[peer], address_bytes, rank, peer));
+    ACCRUE_RETURN_IF_ERROR(ConnectTo(peer, address));
   }
   return absl::OkStatus();
 }
 
+absl::Status GlooMesh::ConnectTo(int peer, const std::vector<char>& address) {
+  auto& pair = transportContext_->getPair(peer);
+  const bool opens = Opens(pair->address().bytes(), address);
+  {
+    absl::MutexLock lock(&mutex_);
+    if (stopped_) return absl::AbortedError("stopped while it connected to the other members");
+    if (!opens) awaited_ = peer;
+  }
+  absl::Status status;
+  try {
+    pair->connect(address);
+  } catch (const std::exception& error) {
+    const std::string message = absl::StrCat("rank ", peer, ": ", error.what());
+    status = IsTimeOut(error) ? absl::DeadlineExceededError(message) : absl::UnavailableError(message);
+  }
+  absl::MutexLock lock(&mutex_);
+  awaited_ = -1;
+  return stopped_ ? absl::AbortedError("stopped while it connected to the other members") : status;
+}
+
+// A meeting that waits for a peer's connection is ended by closing what it listens on. No other pair is closed: Gloo
+// resets the connection then, and a peer that is about to take it up would die of that (an exception on its event loop).
 void GlooMesh::Stop() {
   absl::MutexLock lock(&mutex_);
   stopped_ = true;
-  if (stage_ == Stage::kConnected) return FailPairs();
-  if (stage_ == Stage::kNew) return;
-  for (int peer = 0; peer < size; ++peer) {
-    if (peer != rank) transportContext_->getPair(peer)->close();
-  }
+  if (connected_) return FailPairs();
+  if (awaited_ >= 0) transportContext_->getPair(awaited_)->close();
 }
 
 // Closing connected pairs would leave this side's call blocked; a receive that times out on any pair fails all of them.
