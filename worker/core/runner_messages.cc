@@ -114,7 +114,7 @@ void WindowRunner::OnPlan(const v1::Plan& plan) {
   if (Refuse("plan", plan.key())) return;
   const int64_t window = plan.key().window();
   if (window > job_.state->window() + kMostWindowsAhead || !RangesMakeSense(plan.units()) ||
-      !RangesMakeSense(plan.evaluation_units())) {
+      !RangesMakeSense(plan.evaluation_units()) || !RangesMakeSense(plan.audit_units())) {
     LogWarning("a plan too far ahead, or of impossible units, is refused", {{"key", KeyToString(plan.key())}});
     return;
   }

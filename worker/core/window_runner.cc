@@ -92,7 +92,8 @@ absl::Status WindowRunner::Work() {
   ACCRUE_RETURN_IF_ERROR(Begin(share));
   if (!share.units.empty()) return ComputeUnit(share);
   if (!share.evaluation_units.empty()) return EvaluateUnit(share);
-  return FinishComputing(share);
+  if (!share.computed && !share.evaluation_only) return FinishComputing(share);
+  return AuditUnit(share);
 }
 
 absl::Status WindowRunner::Begin(WindowShare& share) {
@@ -133,6 +134,29 @@ absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
   phases.set_accumulate_ns(phases.accumulate_ns() + sink.spent_ns());
   phases.set_compute_ns(phases.compute_ns() + end_ns - read_ns - sink.spent_ns());
   reporter_.Add(share.key, ReportOf(stats, loss, end_ns - begin_ns));
+  return absl::OkStatus();
+}
+
+// A unit that another worker holds, computed to be compared: nothing is accumulated.
+absl::Status WindowRunner::AuditUnit(WindowShare& share) {
+  const int64_t begin_ns = Now();
+  const UnitName name{share.key.window(), share.audit_units.front()};
+  const UnitInput input = job_.units->Training(name);
+  const int64_t read_ns = Now();
+  job_.accumulator->BeginAudit(name.unit);
+  ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, *job_.accumulator));
+  const UnitStats& stats = job_.accumulator->FinishUnit();
+  const int64_t end_ns = Now();
+
+  share.audit_units.pop_front();
+  share.phases.set_data_ns(share.phases.data_ns() + read_ns - begin_ns);
+  share.phases.set_compute_ns(share.phases.compute_ns() + end_ns - read_ns);
+  v1::WorkerMessage message;
+  v1::UnitReports& reports = *message.mutable_unit_reports();
+  *reports.mutable_key() = share.key;
+  reports.set_audit(true);
+  *reports.add_reports() = ReportOf(stats, loss, end_ns - begin_ns);
+  context_.link.Send(std::move(message));
   return absl::OkStatus();
 }
 
@@ -287,6 +311,7 @@ void WindowRunner::ExpectUnits() {
   std::vector<UnitName> names;
   for (const auto& [window, share] : shares_) {
     for (int64_t unit : share.units) names.push_back({window, unit});
+    for (int64_t unit : share.audit_units) names.push_back({window, unit});
   }
   job_.units->Expect(names);
 }

@@ -93,6 +93,7 @@ class WindowRunner {
   absl::Status Work();  // one unit, or what follows the last
   absl::Status ComputeUnit(WindowShare& share);
   absl::Status EvaluateUnit(WindowShare& share);
+  absl::Status AuditUnit(WindowShare& share);
   absl::Status FinishComputing(WindowShare& share);
   absl::Status CheckOpenBuckets(WindowShare& share);
   absl::Status CheckFinalBuckets(const WindowShare& share);

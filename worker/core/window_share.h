@@ -14,6 +14,7 @@ struct WindowShare {
   v1::StepScalars scalars;
   std::vector<int> exponents;          // of the attempt; empty: those of the state
   std::deque<int64_t> units;           // not yet computed
+  std::deque<int64_t> audit_units;     // not yet computed for their reports alone
   std::deque<int64_t> evaluation_units;  // not yet evaluated; an attempt's end does not touch them
   bool evaluation_only = false;
   bool begun = false;     // the accumulator is this attempt's
@@ -32,6 +33,7 @@ struct WindowShare {
   void StartOver(const v1::Key& new_key) {
     key = new_key;
     units.clear();
+    audit_units.clear();
     exponents.clear();
     begun = computed = false;
     is_void = true;
@@ -58,6 +60,7 @@ struct WindowShare {
     if (plan.units_size() > 0) computed = false;
     Append(plan.units(), units);
     Append(plan.evaluation_units(), evaluation_units);
+    Append(plan.audit_units(), audit_units);
     is_void = false;
   }
 
@@ -72,7 +75,8 @@ struct WindowShare {
   }
 
   bool HasWork() const {
-    return !is_void && (!units.empty() || !evaluation_units.empty() || (!computed && !evaluation_only));
+    return !is_void &&
+           (!units.empty() || !evaluation_units.empty() || (!computed && !evaluation_only) || !audit_units.empty());
   }
 
  private:
