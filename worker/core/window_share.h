@@ -47,6 +47,7 @@ struct WindowShare {
   void AwaitPlan(int64_t term) {
     key.set_term(term);
     units.clear();
+    audit_units.clear();
     evaluation_units.clear();
     computed = false;
     is_void = true;
