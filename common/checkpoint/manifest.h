@@ -64,5 +64,7 @@ std::string CheckpointDirectory(const std::string& root, int64_t window);
 // state-00001-of-00002.safetensors for shard 0 of 2
 std::string ShardFileName(int shard, int shards);
 inline constexpr char kManifestName[] = "manifest.json";
+// A manifest that could not be used: without its name the folder is no checkpoint.
+inline constexpr char kDamagedManifestName[] = "manifest.json.damaged";
 
 }  // namespace accrue

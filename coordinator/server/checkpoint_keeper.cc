@@ -54,13 +54,14 @@ absl::Status PruneCheckpoints(FileSystem& file_system, const std::string& root, 
   return absl::OkStatus();
 }
 
-absl::Status RemoveForeignShards(FileSystem& file_system, const std::string& directory,
-                                 const CheckpointManifest& manifest) {
+absl::Status RemoveLeftovers(FileSystem& file_system, const std::string& directory,
+                             const CheckpointManifest& manifest) {
   ACCRUE_ASSIGN_OR_RETURN(const std::vector<std::string> names, file_system.List(directory));
   for (const std::string& name : names) {
     const bool listed = std::any_of(manifest.files.begin(), manifest.files.end(),
                                     [&](const CheckpointFileInfo& file) { return file.name == name; });
-    if (listed || !absl::StartsWith(name, "state-")) continue;
+    const bool ours = absl::StartsWith(name, "state-") || name == kDamagedManifestName;
+    if (listed || !ours) continue;
     ACCRUE_RETURN_IF_ERROR(file_system.RemoveAll(JoinPath(directory, name)));
   }
   return absl::OkStatus();
@@ -131,7 +132,7 @@ core::CheckpointFinished CheckpointKeeper::FinishOne(const CheckpointWork& work)
   }
   LogInfo("checkpoint verified", {{"job", work.checkpoint.job}, {"window", work.checkpoint.window},
                                   {"directory", directory}});
-  const absl::Status cleaned = RemoveForeignShards(file_system_, directory, manifest);
+  const absl::Status cleaned = RemoveLeftovers(file_system_, directory, manifest);
   if (!cleaned.ok()) LogWarning("shards of a former checkpoint could not be deleted", {{"job", work.checkpoint.job}, {"error", cleaned}});
   const absl::Status pruned = PruneCheckpoints(file_system_, root, work.job->spec().checkpoint().keep());
   if (!pruned.ok()) LogWarning("old checkpoints could not be deleted", {{"job", work.checkpoint.job}, {"error", pruned}});

@@ -63,9 +63,9 @@ class CheckpointKeeper {
 // tests.
 absl::Status PruneCheckpoints(FileSystem& file_system, const std::string& root, int64_t keep);
 
-// Deletes shards that the manifest does not name: of a checkpoint of the same window that another number of workers
-// wrote. Exposed for tests.
-absl::Status RemoveForeignShards(FileSystem& file_system, const std::string& directory,
-                                 const CheckpointManifest& manifest);
+// Deletes what a former checkpoint of the same window left in its folder: shards that the manifest does not name, as
+// another number of workers wrote them, and a manifest that was set aside. Exposed for tests.
+absl::Status RemoveLeftovers(FileSystem& file_system, const std::string& directory,
+                             const CheckpointManifest& manifest);
 
 }  // namespace accrue

@@ -110,8 +110,7 @@ absl::StatusOr<core::StartPoint> ReadCheckpoint(FileSystem& file_system, const C
 
 // Without its manifest a folder is no checkpoint; the files stay until a newer checkpoint is verified.
 absl::Status SetAside(FileSystem& file_system, const CheckpointEntry& entry) {
-  const std::string manifest = JoinPath(entry.directory, "manifest.json");
-  return file_system.Rename(manifest, manifest + ".damaged");
+  return file_system.Rename(JoinPath(entry.directory, kManifestName), JoinPath(entry.directory, kDamagedManifestName));
 }
 
 }  // namespace

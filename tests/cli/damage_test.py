@@ -56,6 +56,14 @@ class DamageTest(CliTest):
         os.truncate(manifest, os.path.getsize(manifest) // 2)
         self.expect_previous(manifest)
 
+    def test_written_anew_by_fewer_workers_nothing_of_the_former_is_left(self):
+        folder = self.checkpoint_folder(6)
+        self.assertEqual(len(glob.glob(os.path.join(folder, "*.safetensors"))), 2)
+        shard = sorted(glob.glob(os.path.join(folder, "*.safetensors")))[0]
+        flip_byte(shard, -5)
+        self.expect_previous(shard)
+        self.assertEqual(sorted(os.listdir(folder)), ["manifest.json", "state-00001-of-00001.safetensors"])
+
     def test_all_damaged_starts_from_the_beginning_and_says_so(self):
         before = self.digests()
         for window in self.checkpoints():

@@ -105,6 +105,10 @@ class FakeJobService : public v1::JobService::Service {
     absl::MutexLock lock(&mutex_);
     return watched_from_;
   }
+  std::vector<std::string> watched_jobs() {
+    absl::MutexLock lock(&mutex_);
+    return watched_jobs_;
+  }
   // Of the last Watch.
   bool watched_only_past() {
     absl::MutexLock lock(&mutex_);
@@ -206,6 +210,7 @@ class FakeJobService : public v1::JobService::Service {
       absl::MutexLock lock(&mutex_);
       script = watches.at(std::min(watched_from_.size(), watches.size() - 1));
       watched_from_.push_back(request->first_window());
+      watched_jobs_.push_back(request->job());
       watched_only_past_ = request->only_past();
     }
     for (const v1::WatchResponse& update : script.updates) {
@@ -249,6 +254,7 @@ class FakeJobService : public v1::JobService::Service {
   v1::SubmitRequest submitted_ ABSL_GUARDED_BY(mutex_);
   v1::CancelRequest cancelled_ ABSL_GUARDED_BY(mutex_);
   std::vector<int64_t> watched_from_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> watched_jobs_ ABSL_GUARDED_BY(mutex_);
   bool watched_only_past_ ABSL_GUARDED_BY(mutex_) = false;
   v1::DrainWorkerRequest drained_ ABSL_GUARDED_BY(mutex_);
   std::vector<v1::EventsRequest> event_calls_ ABSL_GUARDED_BY(mutex_);

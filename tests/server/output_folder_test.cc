@@ -189,16 +189,16 @@ TEST_F(OutputFolderTest, Prune_KeepsTheNewestAndDropsTheUnfinished) {
               ElementsAre("window-00000004", "window-00000006", "window-00000008"));
 }
 
-TEST_F(OutputFolderTest, RemoveForeignShards_OtherShardCount_Goes) {
+TEST_F(OutputFolderTest, RemoveLeftovers_OtherShardCountAndOldManifest_Go) {
   const std::string directory = CheckpointDirectory(CheckpointRoot(job_), 2);
   ASSERT_TRUE(FileSystem::Real().CreateDirectories(directory).ok());
   CheckpointManifest manifest;
   for (int shard : {0, 1}) manifest.files.push_back({ShardFileName(shard, 2), 1, ""});
   for (const std::string& name : {ShardFileName(0, 2), ShardFileName(1, 2), ShardFileName(0, 3), ShardFileName(2, 3),
-                                  ShardFileName(1, 2) + ".partial", std::string("manifest.json"), std::string("notes.txt")}) {
+                                  ShardFileName(1, 2) + ".partial", std::string("manifest.json"), std::string("manifest.json.damaged"), std::string("notes.txt")}) {
     ASSERT_TRUE(FileSystem::Real().WriteAtomically(JoinPath(directory, name), "x").ok());
   }
-  ASSERT_TRUE(RemoveForeignShards(FileSystem::Real(), directory, manifest).ok());
+  ASSERT_TRUE(RemoveLeftovers(FileSystem::Real(), directory, manifest).ok());
   EXPECT_THAT(*FileSystem::Real().List(directory),
               ElementsAre("manifest.json", "notes.txt", ShardFileName(0, 2), ShardFileName(1, 2)));
 }
