@@ -213,5 +213,24 @@ TEST_F(SubmitTest, FolderOfAnotherCoordinatorsJob_IsRefusedUntilThatIsOver) {
   EXPECT_TRUE(taken.ok()) << taken.error_message();
 }
 
+TEST_F(SubmitTest, FolderTakenWhileTheCoordinatorWasAway_ItsJobFailsAndSaysWhy) {
+  ASSERT_TRUE(Submit(Request()).ok());
+  StopServer();
+  ServerOptions options = Options();
+  options.state_directory = folder_ + "/other-state";
+  const auto other = Server::Start(options);
+  ASSERT_TRUE(other.ok()) << other.status();
+  const auto client =
+      v1::JobService::NewStub(grpc::CreateChannel((*other)->grpc_address(), grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  v1::SubmitResponse response;
+  const grpc::Status submitted = client->Submit(&context, Request(), &response);
+  ASSERT_TRUE(submitted.ok()) << submitted.error_message();
+  StartServer();
+  const v1::JobStatus status = Status("headers");
+  EXPECT_EQ(status.state(), v1::JOB_STATE_FAILED);
+  EXPECT_THAT(status.reason(), HasSubstr(folder_ + "/out is in use by process"));
+}
+
 }  // namespace
 }  // namespace accrue
