@@ -86,7 +86,7 @@ void PrintComparison(std::ostream& out, const RunHistory& a, const RunHistory& b
       out << "Only the specs differ: " << Count(comparison.common, "window") << " with the same digests.\n";
       break;
     case RunVerdict::kLonger:
-      out << "Equal in the " << Count(comparison.common, "window") << " that both have" << Surplus(comparison) << ".\n";
+      out << "Equal in the " << Count(comparison.common, "common window") << Surplus(comparison) << ".\n";
       break;
     case RunVerdict::kDigests: {
       const int64_t window = *comparison.first_difference;
@@ -212,9 +212,8 @@ void VerifyRuns(CommandContext& context, const std::string& source_a, const std:
                                  {"only_in_b", comparison.only_b}};
     *context.out << object.dump(-1, ' ', false, ordered_json::error_handler_t::replace) << "\n";
   } else {
-    *context.out << FormatCount(comparison.equal) << " of " << Count(comparison.common, "window")
-                 << " that both have " << (comparison.equal == 1 ? "has" : "have") << " equal digests"
-                 << Surplus(comparison) << "\n";
+    *context.out << "Equal digests in " << FormatCount(comparison.equal) << " of "
+                 << Count(comparison.common, "common window") << Surplus(comparison) << "\n";
     if (comparison.first_difference.has_value()) {
       const int64_t window = *comparison.first_difference;
       *context.out << "The first that differs is window " << window << ":\n";

@@ -86,8 +86,9 @@ void Describe(CommandContext& context, const std::string& job) {
   *context.out << DescribeStatus(response->status(), context.clock->WallNowUnixNs());
   int64_t tokens = 0;
   for (const v1::ShardPin& shard : response->job().train()) tokens += static_cast<int64_t>(shard.tokens());
-  *context.out << "data          " << response->job().train_size() << " shards, " << FormatCount(tokens)
-               << " tokens; " << response->job().validation_size() << " for validation\n";
+  const auto shards = [](int count) { return absl::StrCat(count, count == 1 ? " shard" : " shards"); };
+  *context.out << "data          " << shards(response->job().train_size()) << ", " << FormatCount(tokens) << " tokens; "
+               << shards(response->job().validation_size()) << " for validation\n";
   if (!response->workers().empty()) *context.out << "\n" << WorkersTable(response->workers());
   *context.out << "\nspec          " << CanonicalJson(response->job().spec()) << "\n";
 }
@@ -132,14 +133,19 @@ void CheckpointList(CommandContext& context, const std::string& job) {
   *context.out << FormatTable(rows);
 }
 
-// What a command that changes a job's state answers.
-void PrintChanged(CommandContext& context, const absl::StatusOr<v1::JobStatus>& status,
-                  absl::string_view hint) {
+// What a command that is to bring a job into a state answers; `until` says what the job does before it is there.
+void PrintChanged(CommandContext& context, const absl::StatusOr<v1::JobStatus>& status, v1::JobState wanted,
+                  absl::string_view until, absl::string_view hint) {
   if (!status.ok()) return context.Fail(status.status());
   if (context.json()) return PrintJson(context, *status);
   *context.out << status->job_id() << " is " << StateName(status->state()) << " at window "
-               << FormatCount(status->window()) << " of " << FormatCount(status->total_windows())
-               << (status->reason().empty() ? "" : absl::StrCat(": ", Printable(status->reason()))) << "\n";
+               << FormatCount(status->window()) << " of " << FormatCount(status->total_windows());
+  if (status->state() != wanted && !HasEnded(status->state()) && !until.empty()) {
+    *context.out << ": " << until;
+  } else if (!status->reason().empty()) {
+    *context.out << ": " << Printable(status->reason());
+  }
+  *context.out << "\n";
   if (!hint.empty()) *context.err << hint << "\n";
 }
 
@@ -180,16 +186,19 @@ void RegisterJobCommands(CLI::App& app, CommandContext& context) {
   cancel->add_flag("--no-checkpoint", *no_checkpoint,
                    "Stop at once, losing the windows since the last checkpoint");
   cancel->callback([&context, job, reason, no_checkpoint] {
-    PrintChanged(context, context.Connect()->Cancel(*job, *reason, !*no_checkpoint), "");
+    PrintChanged(context, context.Connect()->Cancel(*job, *reason, !*no_checkpoint), v1::JOB_STATE_CANCELLED,
+                 "it writes a checkpoint, then it is cancelled", "");
   });
 
   AddJobCommand(app, "pause", "Hold a job after its current window; workers keep its state.",
                 "accrue pause headers", job)
       ->callback([&context, job] {
-        PrintChanged(context, context.Connect()->Pause(*job), absl::StrCat("To go on: accrue resume ", *job));
+        PrintChanged(context, context.Connect()->Pause(*job), v1::JOB_STATE_PAUSED,
+                     "it finishes the windows that are planned, then it pauses",
+                     absl::StrCat("To go on: accrue resume ", *job));
       });
   AddJobCommand(app, "resume", "Let a paused job go on.", "accrue resume headers", job)
-      ->callback([&context, job] { PrintChanged(context, context.Connect()->Resume(*job), ""); });
+      ->callback([&context, job] { PrintChanged(context, context.Connect()->Resume(*job), v1::JOB_STATE_RUNNING, "", ""); });
 }
 
 }  // namespace accrue

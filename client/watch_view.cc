@@ -9,7 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "client/format.h"
 #include "client/terminal.h"
-#include "client/workers.h"
+#include "common/slow_workers.h"
 
 namespace accrue {
 namespace {

@@ -9,6 +9,7 @@
 #include "client/format.h"
 #include "client/job_client.h"
 #include "client/workers.h"
+#include "common/slow_workers.h"
 
 namespace accrue {
 namespace {
@@ -58,12 +59,11 @@ void Drain(CommandContext& context, const DrainOptions& options) {
 }  // namespace
 
 std::string WorkersTable(const google::protobuf::RepeatedPtrField<v1::WorkerStatus>& workers) {
-  std::vector<std::vector<std::string>> rows = {{"WORKER", "INCARNATION", "STATE", "JOB", "DEVICE", "THREADS", "UNIT",
-                                                 "VS MEDIAN", "MEMORY", "WINDOWS"}};
+  std::vector<std::vector<std::string>> rows = {
+      {"WORKER", "INCARNATION", "STATE", "JOB", "DEVICE", "UNIT", "VS MEDIAN", "MEMORY", "WINDOWS"}};
   for (const v1::WorkerStatus& worker : workers) {
     rows.push_back({Printable(worker.name()), absl::StrCat(worker.incarnation()), Printable(worker.state()),
                     worker.job_id().empty() ? "-" : Printable(worker.job_id()), Printable(worker.device()),
-                    absl::StrCat(worker.threads()),
                     worker.unit_seconds() > 0 ? absl::StrFormat("%.1f ms", worker.unit_seconds() * 1e3) : "-",
                     AgainstMedian(worker.relative_unit_time()), FormatBytes(worker.memory_bytes()),
                     FormatCount(worker.windows())});

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "common/slow_workers.h"
 #include "common/version.h"
 #include "coordinator/server/translate.h"
 
@@ -24,7 +25,7 @@ table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #8884; vertical-align: middle; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
 .reason { color: #888; font-size: .9em; } progress { width: 9rem; }
-.failed { color: #c33; } .running { color: #283; }
+.failed { color: #c33; } .slow { color: #c60; } .running { color: #283; }
 svg polyline { fill: none; stroke: currentColor; stroke-width: 1.5; }
 )css";
 
@@ -55,13 +56,9 @@ std::string JobRow(Journal& journal, const v1::JobStatus& s) {
   return row;
 }
 
-std::string WorkerRow(const v1::WorkerStatus& w) {
-  std::string row = absl::StrCat("<tr><td>", EscapeHtml(w.name()), "</td><td>", EscapeHtml(w.state()), "</td><td>",
-                                 EscapeHtml(w.job_id()), "</td><td>", EscapeHtml(w.device()), ", ", w.threads(),
-                                 " threads</td>");
-  absl::StrAppendFormat(&row, "<td class=n>%.3f s</td><td class=n>%sB</td><td class=n>%d</td></tr>\n",
-                        w.unit_seconds(), Shortened(static_cast<double>(w.memory_bytes())), w.windows());
-  return row;
+// "7.1 ms", or a dash for what is not measured.
+std::string OrDash(double value, const char* unit) {
+  return value > 0 ? absl::StrFormat("%.1f%s", value, unit) : std::string("–");
 }
 
 }  // namespace
@@ -131,6 +128,17 @@ std::string DurationText(double seconds) {
   return absl::StrCat(whole / 3600, " h ", whole % 3600 / 60, " min");
 }
 
+std::string WorkerRow(const v1::WorkerStatus& w) {
+  std::string row = absl::StrCat("<tr><td>", EscapeHtml(w.name()), "</td><td>", EscapeHtml(w.state()), "</td><td>",
+                                 EscapeHtml(w.job_id()), "</td><td>", EscapeHtml(w.device()), "</td>");
+  const bool slow = w.relative_unit_time() >= kSlowFactor;
+  absl::StrAppend(&row, "<td class=\"n", slow ? " slow" : "", "\">", OrDash(1e3 * w.unit_seconds(), " ms"),
+                  "</td><td class=n>", OrDash(w.relative_unit_time(), "×"), "</td>");
+  absl::StrAppendFormat(&row, "<td class=n>%sB</td><td class=n>%d</td></tr>\n",
+                        Shortened(static_cast<double>(w.memory_bytes())), w.windows());
+  return row;
+}
+
 std::string StatusPage(const Snapshot& snapshot, Journal& journal) {
   std::string page = absl::StrCat(
       "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"2\">"
@@ -151,7 +159,7 @@ std::string StatusPage(const Snapshot& snapshot, Journal& journal) {
   if (snapshot.workers.empty()) {
     page += "<p>No worker is connected. Start one with <code>accrue-worker</code>.</p>\n";
   } else {
-    page += "<table><tr><th>worker<th>state<th>job<th>device<th>a unit takes<th>memory<th>windows</tr>\n";
+    page += "<table><tr><th>worker<th>state<th>job<th>device<th>a unit takes<th>to the median<th>memory<th>windows</tr>\n";
     for (const v1::WorkerStatus& worker : snapshot.workers) page += WorkerRow(worker);
     page += "</table>\n";
   }

@@ -24,4 +24,7 @@ std::string Shortened(double value);
 // "3 s", "2 min 5 s", "1 h 10 min".
 std::string DurationText(double seconds);
 
+// A row of the table of workers; who is slow stands out.
+std::string WorkerRow(const v1::WorkerStatus& worker);
+
 }  // namespace accrue

@@ -17,7 +17,7 @@ class CompareTest(CliTest):
         result = self.compare(self.path("one"), self.path("two"), harness.OK)
         self.assertEqual((result["verdict"], result["windows_compared"]), ("equal", 6))
         self.assert_says(self.accrue("compare", self.path("one"), self.path("two")).out, "Equal: 6 windows")
-        self.assert_says(self.accrue("verify", self.path("one"), self.path("two")).out, "6 of 6 windows")
+        self.assert_says(self.accrue("verify", self.path("one"), self.path("two")).out, "6 of 6 common windows")
 
     def test_other_rate_differs_from_the_first_window_on(self):
         self.run_job(self.write_job(), output="one")
@@ -33,7 +33,7 @@ class CompareTest(CliTest):
         fields = [one["field"] for one in result["spec_differences"] if one["affects_result"]]
         self.assertEqual(fields, ["optimizer.learning_rate"])
         self.assert_says(self.accrue("verify", self.path("one"), self.path("two"), code=harness.ERROR).out,
-                         "0 of 6 windows", "window 0")
+                         "0 of 6 common windows", "window 0")
 
     def test_one_is_only_longer(self):
         job = self.write_job()

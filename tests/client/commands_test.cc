@@ -161,7 +161,7 @@ TEST_F(CommandsTest, Describe_StateAndSpec) {
 
 TEST_F(CommandsTest, WorkersAndCheckpoints_Tables) {
   EXPECT_THAT(Run({"workers"}).out,
-              HasSubstr("host:42            7  computing  headers-1  cpu           2  31.5 ms"));
+              HasSubstr("host:42            7  computing  headers-1  cpu     31.5 ms"));
   EXPECT_EQ(Run({"checkpoint", "list", "headers"}).out,
             "WINDOW  VERIFIED     SIZE  WRITTEN                            DIGEST  FOLDER\n"
             "     2  yes       3.0 MiB        -  0123456789abcdef0123456789abcdef  "
@@ -173,6 +173,9 @@ TEST_F(CommandsTest, Cancel_WithACheckpointUnlessRefused) {
   EXPECT_EQ(result.exit_code, 0);
   EXPECT_EQ(result.out, "headers-1 is cancelled at window 2 of 4: wrong data\n");
   EXPECT_TRUE(service_.cancelled().checkpoint());
+  service_.state_after_cancel = v1::JOB_STATE_RUNNING;
+  EXPECT_EQ(Run({"cancel", "headers"}).out,
+            "headers-1 is running at window 2 of 4: it writes a checkpoint, then it is cancelled\n");
   Run({"cancel", "headers", "--no-checkpoint"});
   EXPECT_FALSE(service_.cancelled().checkpoint());
 }

@@ -109,7 +109,7 @@ TEST_F(CompareTest, Compare_OneIsLonger_SaysWhich) {
   const std::string a = Run("a", Lines(0, 4)), b = Run("b", Lines(0, 6));
   const ClientResult result = RunAccrue({"compare", a, b});
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.out, HasSubstr("Equal in the 4 windows that both have; only B has 2 further windows.\n"));
+  EXPECT_THAT(result.out, HasSubstr("Equal in the 4 common windows; only B has 2 further windows.\n"));
   const json object = Compare(b, a, 1);
   EXPECT_EQ(object["verdict"], "longer");
   EXPECT_EQ(object["only_in_a"], 2);
@@ -217,7 +217,7 @@ TEST_F(CompareTest, Verify_TwoRuns_CountsEqualWindowsThatBothHave) {
   const std::string a = Run("a", Lines(0, 4)), b = Run("b", Lines(0, 6), Job({{"seed: 1234", "seed: 1"}}));
   const ClientResult result = RunAccrue({"verify", a, b});
   EXPECT_EQ(result.exit_code, 0);
-  EXPECT_EQ(result.out, "4 of 4 windows that both have have equal digests; only B has 2 further windows\n");
+  EXPECT_EQ(result.out, "Equal digests in 4 of 4 common windows; only B has 2 further windows\n");
   const json object = json::parse(RunAccrue({"verify", a, b, "-o", "json"}).out);
   EXPECT_EQ(object["ok"], true);
   EXPECT_EQ(object["windows_compared"], 4);
@@ -229,7 +229,7 @@ TEST_F(CompareTest, Verify_TwoRunsThatPart_FirstWindowAndExitCode1) {
   const std::string b = Run("b", Lines(0, 1) + Line(1, 4, DigestOf(91)) + Lines(2, 4));
   const ClientResult result = RunAccrue({"verify", a, b});
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.out, HasSubstr("3 of 4 windows that both have have equal digests\nThe first that differs is window 1:\n"
+  EXPECT_THAT(result.out, HasSubstr("Equal digests in 3 of 4 common windows\nThe first that differs is window 1:\n"
                                     "  A  loss 4.25"));
   const json object = json::parse(RunAccrue({"verify", a, b, "-o", "json"}).out);
   EXPECT_EQ(object["ok"], false);

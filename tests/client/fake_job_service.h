@@ -69,6 +69,7 @@ class FakeJobService : public v1::JobService::Service {
   std::vector<EventScript> event_scripts;
   bool repeat_events = false;  // from the first one, whatever was asked for
   double relative_unit_time = 1;
+  v1::JobState state_after_cancel = v1::JOB_STATE_CANCELLED;
   std::function<void()> during_submit;
   std::function<bool()> before_workers;  // no worker is listed until it is true
 
@@ -158,7 +159,7 @@ class FakeJobService : public v1::JobService::Service {
                       v1::CancelResponse* response) override {
     absl::MutexLock lock(&mutex_);
     cancelled_ = *request;
-    *response->mutable_status() = MakeStatus(v1::JOB_STATE_CANCELLED, 2, request->reason());
+    *response->mutable_status() = MakeStatus(state_after_cancel, 2, request->reason());
     return Known(request->job());
   }
   grpc::Status Pause(grpc::ServerContext*, const v1::PauseRequest* request,

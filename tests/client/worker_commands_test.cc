@@ -45,8 +45,8 @@ class WorkerCommandsTest : public ::testing::Test {
 TEST_F(WorkerCommandsTest, Workers_SlowAgainstTheMedian_Marked) {
   service_.relative_unit_time = 3.2;
   EXPECT_EQ(Run({"workers"}).out,
-            "WORKER   INCARNATION  STATE      JOB        DEVICE  THREADS     UNIT  VS MEDIAN  MEMORY  WINDOWS\n"
-            "host:42            7  computing  headers-1  cpu           2  31.5 ms  3.2x slow     0 B        0\n");
+            "WORKER   INCARNATION  STATE      JOB        DEVICE     UNIT  VS MEDIAN  MEMORY  WINDOWS\n"
+            "host:42            7  computing  headers-1  cpu     31.5 ms  3.2x slow     0 B        0\n");
   EXPECT_EQ(json::parse(Run({"workers", "-o", "json"}).out)["workers"][0]["relative_unit_time"], 3.2);
 }
 

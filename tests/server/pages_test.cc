@@ -41,6 +41,18 @@ TEST(StatusPageTest, Texts_AreForPeople) {
   EXPECT_EQ(DurationText(4200), "1 h 10 min");
 }
 
+TEST(StatusPageTest, WorkerRow_ASlowOne_StandsOut) {
+  const auto row = [](double relative) {
+    v1::WorkerStatus worker;
+    worker.set_unit_seconds(relative * 0.01);
+    worker.set_relative_unit_time(relative);
+    return WorkerRow(worker);
+  };
+  EXPECT_THAT(row(1), HasSubstr("<td class=\"n\">10.0 ms</td><td class=n>1.0×</td>"));
+  EXPECT_THAT(row(3.26), HasSubstr("<td class=\"n slow\">32.6 ms</td><td class=n>3.3×</td>"));
+  EXPECT_THAT(row(0), HasSubstr("<td class=\"n\">–</td><td class=n>–</td>"));
+}
+
 TEST(HttpServerTest, Start_ServesEachPathAndRefusesOthers) {
   const auto server = HttpServer::Start("127.0.0.1", 0, {{"/a", [] { return HttpAnswer{200, "text/x", "hello"}; }},
                                                          {"/b", [] { return HttpAnswer{503, "text/x", "no"}; }}});
