@@ -26,7 +26,8 @@ class SteerTest(CliTest):
     def worker_names(self):
         return [one["name"] for one in json.loads(self.accrue("workers", "-o", "json").out)["workers"]]
 
-    def test_drained_worker_ends_and_the_result_is_the_same(self):
+    def drain_one_of_two(self, *options):
+        """Drains worker a while it computes; the result must be that of one worker. The ledger's entries on workers."""
         job = self.write_job("alone.yaml", windows=60, schedule={"name": "constant"})
         self.run_job(job, output="undisturbed")
         self.start_coordinator()
@@ -34,14 +35,19 @@ class SteerTest(CliTest):
         self.accrue("submit", job, "--output", self.path("out"))
         workers = {name: self.start_worker("--name", name) for name in ("a", "b")}
         self.wait_for_windows(2)
-        outcome = self.accrue("worker", "drain", "a", "--reason", "maintenance")
+        outcome = self.accrue("worker", "drain", "a", "--reason", "maintenance", *options)
         self.assert_says(outcome.out, "a (incarnation ")
         self.assertEqual(workers["a"].wait().code, 0)
         self.accrue("wait", "tiny")
         self.accrue("verify", self.path("out"), self.path("undisturbed"))
         self.assertEqual(self.worker_names(), ["b"])
-        reasons = [entry["reason"] for entry in self.ledger() if entry["kind"] == "worker"]
-        self.assertTrue(any("maintenance" in reason for reason in reasons), reasons)
+        return [entry["reason"] for entry in self.ledger() if entry["kind"] == "worker"]
+
+    def test_drained_worker_ends_and_the_result_is_the_same(self):
+        self.assert_says("\n".join(self.drain_one_of_two()), "leaves: maintenance")
+
+    def test_worker_drained_at_once_ends_and_the_result_is_the_same(self):
+        self.assert_says("\n".join(self.drain_one_of_two("--now")), "leaves at once: maintenance")
 
     def test_drain_of_a_worker_without_a_job(self):
         self.start_coordinator()

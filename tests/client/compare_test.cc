@@ -127,9 +127,11 @@ TEST_F(CompareTest, Compare_OnlyTheSpecsDiffer_SaysSo) {
 
 TEST_F(CompareTest, Compare_OtherShards_DifferThoughThePatternsAreTheSame) {
   const std::string a = Run("a", Lines(0, 6)), b = Run("b", Lines(0, 6), Job({}, "00000000000000000000000000000002"));
-  const json object = Compare(a, b, 1);
-  EXPECT_EQ(object["verdict"], "specs");
-  EXPECT_EQ(object["spec_differences"][0]["field"], "shards.train[0]");
+  const ClientResult result = RunAccrue({"compare", a, b});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.out, HasSubstr("  shards.train[0]: \"/data/train-0.bin, XXH3-128 00000000000000000000000000000001\""
+                                    " -> \"/data/train-0.bin, XXH3-128 00000000000000000000000000000002\"\n"));
+  EXPECT_EQ(Compare(a, b, 1)["verdict"], "specs");
 }
 
 TEST_F(CompareTest, Compare_NameFleetAndPlaceOfTheSameData_DoNotCount) {

@@ -37,10 +37,11 @@ class WorkersTest : public ServerTestBase {
     return {response.workers().begin(), response.workers().end()};
   }
 
-  grpc::Status Drain(const std::string& worker, v1::WorkerStatus* status = nullptr) const {
+  grpc::Status Drain(const std::string& worker, v1::WorkerStatus* status = nullptr, bool at_once = false) const {
     grpc::ClientContext context;
     v1::DrainWorkerRequest request;
     request.set_worker(worker);
+    request.set_at_once(at_once);
     request.set_reason("maintenance");
     v1::DrainWorkerResponse response;
     const grpc::Status result = client_->DrainWorker(&context, request, &response);
@@ -210,6 +211,26 @@ TEST_F(WorkersTest, DrainWorker_OfAJob_EndsItsProcessAtTheWindowsEndAndNoOther) 
   EXPECT_EQ(watched.windows.back().digest(), FakeWorker::DigestAfter(4));
   ASSERT_TRUE(stayer->WaitFor(v1::CoordinatorMessage::kRelease));
   EXPECT_FALSE(stayer->Messages().back().release().shut_down());
+}
+
+TEST_F(WorkersTest, DrainWorker_AtOnce_WaitsForNoUnitOfItsOwn) {
+  v1::SubmitRequest request = Request();
+  request.mutable_spec()->mutable_workers()->set_max(2);
+  ASSERT_TRUE(Submit(request).ok());
+  FakeWorkerOptions options;
+  options.address = server_->grpc_address();
+  options.name = "stuck";  // never answers a plan
+  options.filter = [](const v1::CoordinatorMessage& message) { return !message.has_plan(); };
+  FakeWorker stuck(options);
+  ASSERT_TRUE(stuck.WaitFor(v1::CoordinatorMessage::kPlan));
+  const auto stayer = Worker("stayer");
+  ASSERT_TRUE(stayer->WaitFor(v1::CoordinatorMessage::kAssignJob));
+  ASSERT_TRUE(Drain("stuck", /*status=*/nullptr, /*at_once=*/true).ok());
+  ASSERT_TRUE(stuck.WaitFor(v1::CoordinatorMessage::kRelease));
+  EXPECT_TRUE(stuck.Messages().back().release().shut_down());
+  const Watched watched = Watch("headers");
+  EXPECT_EQ(watched.statuses.back().state(), v1::JOB_STATE_SUCCEEDED) << watched.statuses.back().reason();
+  EXPECT_EQ(watched.windows.back().digest(), FakeWorker::DigestAfter(4));
 }
 
 TEST_F(WorkersTest, DrainWorker_Unknown_NotFound) {

@@ -89,6 +89,16 @@ TEST(MemoryEstimateTest, EstimateMemory_Gpt2_IsWhatIsAllocated) {
   EXPECT_EQ(estimate.checkpoint_bytes, 3 * 4 * estimate.parameters);
 }
 
+TEST(MemoryEstimateTest, EstimateMemory_MoreRows_TakeActivationsAlone) {
+  v1::JobSpec spec = Spec(kGpt2, "");
+  const MemoryEstimate two = *EstimateMemory(spec);
+  spec.mutable_batch()->set_micro_batch(4);
+  const MemoryEstimate four = *EstimateMemory(spec);
+  EXPECT_GT(four.activation_bytes, two.activation_bytes);
+  EXPECT_EQ(four.gradient_bytes, two.gradient_bytes);
+  EXPECT_EQ(four.total_bytes - two.total_bytes, four.activation_bytes - two.activation_bytes);
+}
+
 TEST(MemoryEstimateTest, EstimateMemory_LlamaWithSgdFast_IsWhatIsAllocated) {
   const v1::JobSpec spec = Spec(kLlama, "optimizer: {name: sgd}\naccumulation: {mode: fast}\n");
   ExpectEstimateIsWhatIsAllocated(spec);
