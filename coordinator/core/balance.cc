@@ -102,6 +102,7 @@ bool Machine::AskBack(Job& job, Incarnation worker, int64_t units, double late_n
   if (part.recalls >= kMaxRecalls) return false;
   ++part.recalls;
   part.recalled = units;
+  ++run.recalls;
   Note(job, "move",
        absl::StrCat("window ", run.number, ": ", NameOf(worker), " is asked for ", units, " units: it would end ",
                     static_cast<int64_t>(late_ns / 1e6), " ms after a fair split of what is not begun"),
@@ -119,10 +120,12 @@ void Machine::OnUnitsReturned(const UnitsReturned& event) {
   const auto part = run->parts.find(event.from);
   if (part == run->parts.end() || part->second.recalled == 0) return Drop("nothing was recalled");
   const int64_t asked = std::exchange(part->second.recalled, 0);
+  --run->recalls;
   std::vector<int64_t> units;
   const std::string wrong = CheckReturned(*run, event, asked, units);
   if (!wrong.empty()) return ExpelWorker(event.from, wrong, true);
   for (int64_t unit : units) run->leases.Return(event.from, unit);
+  run->returned += static_cast<int64_t>(units.size());
   Note(job, "move",
        absl::StrCat("window ", run->number, ": ", NameOf(event.from), " gives back ", units.size(), " of ", asked,
                     " units"),

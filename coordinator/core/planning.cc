@@ -149,7 +149,11 @@ bool Machine::LeaseFreeUnits(Job& job) {
     if (!*run) continue;
     const bool evaluation_free = (*run)->evaluation && (*run)->evaluation->leases.free() > 0;
     if ((*run)->leases.free() == 0 && !evaluation_free) continue;
+    // What others were asked for at the same time is leased with it: each lease costs a look at everybody.
+    const bool more_to_come = (*run)->recalls > 0 && now_ns_ < job.balance_at_ns;
+    if (more_to_come && !evaluation_free && (*run)->leases.free() == (*run)->returned) continue;
     LeaseFree(job, **run);
+    (*run)->returned = 0;
     leased = true;
   }
   return leased;

@@ -101,6 +101,7 @@ void WindowRun::Drop(Incarnation worker) {
   const auto part = parts.find(worker);
   if (part != parts.end()) {
     if (part->second.computed) --computed;
+    if (part->second.recalled > 0) --recalls;
     parts.erase(part);
   }
   leases.RevokeUnfinished(worker);
@@ -126,7 +127,7 @@ void WindowRun::StartOver(Attempt next) {
   lost.clear();
   disputed.clear();
   for (auto& [worker, part] : parts) part = Part();
-  computed = 0;
+  computed = recalls = returned = 0;
   audits.StartOver();
   sealed.reset();
 }
@@ -134,16 +135,17 @@ void WindowRun::StartOver(Attempt next) {
 void WindowRun::Check(const std::vector<Incarnation>& members) const {
   leases.Check();
   if (evaluation) evaluation->leases.Check();
-  int64_t counted = 0, covered = leases.free() + leases.orphans();
+  int64_t counted = 0, asked = 0, covered = leases.free() + leases.orphans();
   for (const auto& [worker, part] : parts) {
     const Leases::Share share = leases.ShareOf(worker);
     covered += share.leased;
     counted += part.computed ? 1 : 0;
+    asked += part.recalled > 0 ? 1 : 0;
     ACCRUE_CHECK(!part.computed || share.leased == share.done);
     ACCRUE_CHECK(part.final_buckets >= 0 && part.final_buckets <= buckets);
     ACCRUE_CHECK(sealed || std::binary_search(members.begin(), members.end(), worker));
   }
-  ACCRUE_CHECK(covered == leases.size() && counted == computed);
+  ACCRUE_CHECK(covered == leases.size() && counted == computed && asked == recalls);
   ACCRUE_CHECK(leases.orphans() == 0 || FinalBuckets() == buckets);
   ACCRUE_CHECK(!sealed || (leases.complete() && computed == static_cast<int64_t>(parts.size())));
 }

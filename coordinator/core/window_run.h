@@ -105,6 +105,8 @@ struct WindowRun {
   std::string disputed;  // why what is final cannot be trusted: a unit in it came out differently when computed again
   std::map<Incarnation, Part> parts;
   int64_t computed = 0;                  // parts that are
+  int64_t recalls = 0;                   // parts that were asked to give units back, and have not answered
+  int64_t returned = 0;                  // units given back and not leased since
   std::optional<Evaluation> evaluation;  // on the parameters before this window's step
   Audits audits;
   Epoch audits_epoch;  // for which all of them were looked at

@@ -70,6 +70,36 @@ TEST_F(Balance, ReturnedUnits_GoToTheFastOneAndCountOnce) {
   EXPECT_THAT(harness_.ledger, Contains(Field(&LedgerEntry::reason, HasSubstr("gives back 4 of 4 units"))));
 }
 
+TEST_F(Balance, SeveralAreAsked_WhatTheyGiveBackIsLeasedTogetherOrAfterTheInterval) {
+  for (const bool all_answer : {true, false}) {
+    Harness harness;
+    JobConfig config = SmallJob();
+    config.units_per_window = 12;
+    harness.Submit(config);
+    const auto workers = harness.Start(3);
+    const auto report = [&](Incarnation worker, int64_t unit, int64_t unit_ms) {
+      UnitReport report = harness.UnitOf(0, unit);
+      report.compute_ns = unit_ms * kMs;
+      harness.ReportUnit(worker, 0, report);
+    };
+    harness.AdvanceNs(100 * kMs);
+    report(workers[1], 4, 100);
+    report(workers[2], 8, 100);
+    for (int64_t unit = 0; unit < 4; ++unit) report(workers[0], unit, 10);
+    harness.Wait(20 * kMs);
+    ASSERT_THAT(harness.Sent<Recall>(), SizeIs(2));
+    harness.Return(workers[1], {{6, 2}});
+    EXPECT_THAT(harness.Sent<Plan>(), IsEmpty());
+    if (all_answer) {
+      harness.Return(workers[2], {{10, 2}});
+      EXPECT_THAT(harness.Sent<Plan>().at(workers[0]).units, ElementsAre(UnitRange{6, 2}, UnitRange{10, 2}));
+    } else {
+      harness.Wait(20 * kMs);
+      EXPECT_THAT(harness.Sent<Plan>().at(workers[0]).units, ElementsAre(UnitRange{6, 2}));
+    }
+  }
+}
+
 TEST_F(Balance, AskedAndNotAnswered_IsNotAskedAgain) {
   const auto workers = OneIsLate();
   const Recall first = harness_.Last<Recall>(workers[1]);
