@@ -91,6 +91,7 @@ struct Restoring {
   int64_t deadline_ns = 0;
   std::set<Incarnation> awaited;                // members that have not come back
   std::map<Incarnation, WorkerHolds> holdings;  // of those that have
+  std::set<Incarnation> called_off;             // were told to leave the reduce that they may be in
 };
 
 inline constexpr int64_t kNobodyLeaves = INT64_MAX;
@@ -338,6 +339,7 @@ class Machine {
   void OnWorkerHolds(const WorkerHolds& event);
   std::string WhyUnusable(const Job& job, const WorkerHolds& holds) const;
   std::string WhyStepUnusable(const Job& job, const WorkerHolds& holds) const;
+  void CallOffReduce(Job& job);
   bool FinishRestoring(Job& job);
   void AdoptWindow(Job& job, Holders level);
   void AdoptStep(Job& job, Holders ahead, const Holders& level);

@@ -186,14 +186,33 @@ std::string Machine::WhyStepUnusable(const Job& job, const WorkerHolds& holds) c
   return "";
 }
 
+// A member that is in the reduce of the window on the way says what it holds when that has ended, which it does only if
+// all members are in it. Who was not given the seal, or has left the reduce, will not be.
+void Machine::CallOffReduce(Job& job) {
+  Restoring& restoring = *job.restoring;
+  const Window window = job.origin.live->window;
+  const bool somebody_left = std::any_of(restoring.holdings.begin(), restoring.holdings.end(),
+                                         [&](const auto& holds) { return holds.second.key.window == window; });
+  if (!somebody_left && now_ns_ < restoring.deadline_ns) return;
+  for (Incarnation worker : job.attached) {
+    if (restoring.holdings.count(worker) > 0 || !restoring.called_off.insert(worker).second) continue;
+    SendTo(worker, Abort{KeyFor(job, worker, window.value(), job.origin.live->attempt),
+                         "the coordinator was restarted, and not all members are in the reduce"});
+  }
+}
+
 // All are back, or the time is up: the job goes on from the newest state that somebody holds.
 bool Machine::FinishRestoring(Job& job) {
   Restoring& restoring = *job.restoring;
-  const bool all_back = restoring.awaited.empty() &&
-                        std::all_of(job.attached.begin(), job.attached.end(),
-                                    [&](Incarnation worker) { return restoring.holdings.count(worker) > 0; });
+  const bool all_said =
+      std::all_of(job.attached.begin(), job.attached.end(),
+                  [&](Incarnation worker) { return restoring.holdings.count(worker) > 0; });
+  const bool all_back = restoring.awaited.empty() && all_said;
   const LiveState& live = *job.origin.live;
-  if (!all_back && now_ns_ < restoring.deadline_ns) {
+  CallOffReduce(job);
+  // Who is back and busy, with a unit or a reduce that is called off, has as long as after an abort.
+  const int64_t busy_ns = all_said ? 0 : options_.abort_timeout_ns;
+  if (!all_back && now_ns_ < restoring.deadline_ns + busy_ns) {
     SetState(job, JobState::kWaiting,
              absl::StrCat("the coordinator was restarted: waits for the ", live.members.size(),
                           " workers that held the state of window ", live.window.value()));
