@@ -65,6 +65,7 @@ std::string DescribeStatus(const v1::JobStatus& status, int64_t now_unix_ns) {
   if (!HasEnded(status.state()) && status.eta_seconds() > 0) add("eta", FormatDuration(status.eta_seconds()));
   if (status.parameters() > 0) add("parameters", FormatParameters(status.parameters()));
   add("workers", FormatCount(status.workers()));
+  if (status.synthetic()) add("synthetic", "yes: nothing is learnt");
   add("reproducible", status.reproducible() ? "yes" : "no");
   if (!status.digest().empty()) add("digest", status.digest());
   add("replays", FormatCount(status.restarts_of_windows()));

@@ -130,6 +130,7 @@ class LiveView {
         .Add("  ")
         .Add(StateName(status.state()), StateStyle(status.state()));
     if (!status.reason().empty()) line.Add(": " + Printable(status.reason()), Style::kDim);
+    if (status.synthetic()) line.Add("  synthetic", Style::kWarm);
     if (!status.reproducible()) line.Add("  not reproducible", Style::kWarm);
     const std::string right = absl::StrCat("window ", FormatCount(model_.windows_done()), " / ",
                                            FormatCount(status.total_windows()));

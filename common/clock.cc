@@ -1,6 +1,7 @@
 #include "common/clock.h"
 
 #include <chrono>
+#include <thread>
 
 namespace accrue {
 namespace {
@@ -12,6 +13,9 @@ class RealClock : public Clock {
   }
   int64_t WallNowUnixNs() const override {
     return std::chrono::nanoseconds(std::chrono::system_clock::now().time_since_epoch()).count();
+  }
+  void WaitUntilNs(int64_t steady_ns) const override {
+    std::this_thread::sleep_until(std::chrono::steady_clock::time_point(std::chrono::nanoseconds(steady_ns)));
   }
 };
 

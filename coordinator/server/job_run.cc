@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
+#include "common/synthetic.h"
 #include "coordinator/server/translate.h"
 
 namespace accrue {
@@ -21,6 +23,7 @@ v1::JobStatus StatusOf(const JobRun& run, const core::JobView* view) {
   status.set_total_windows(run.record.until_window);
   status.set_parameters(run.parameters);
   status.set_reproducible(run.resolved->spec().accumulation().mode() != "fast");
+  status.set_synthetic(!run.tensors.empty() && absl::StartsWith(run.tensors.front(), kSyntheticPrefix));
   status.set_state(JobStateToProto(view == nullptr ? run.record.state : view->state));
   status.set_reason(view == nullptr ? run.record.reason : view->reason);
   status.set_timeline(run.record.timeline.value());

@@ -43,7 +43,8 @@ std::string LossLine(Journal& journal, const v1::JobStatus& status) {
 std::string JobRow(Journal& journal, const v1::JobStatus& s) {
   const char* const state = JobStateName(s.state());
   std::string row = absl::StrCat("<tr><td><b>", EscapeHtml(s.job_id()), "</b><br><span class=\"", state, "\">", state,
-                                 "</span> <span class=\"reason\">", EscapeHtml(s.reason()), "</span></td>");
+                                 "</span> <span class=\"reason\">", EscapeHtml(s.reason()), "</span>",
+                                 s.synthetic() ? " synthetic: nothing is learnt" : "", "</td>");
   absl::StrAppend(&row, "<td><progress max=\"", std::max<int64_t>(1, s.total_windows()), "\" value=\"", s.window(),
                   "\"></progress><br>", s.window(), " of ", s.total_windows(), " windows");
   if (s.eta_seconds() > 0) absl::StrAppend(&row, ", ", DurationText(s.eta_seconds()), " to go");

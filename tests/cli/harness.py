@@ -308,14 +308,17 @@ class CliTest(unittest.TestCase):
         ready = self.path("ready.json")
         if os.path.exists(ready):
             os.remove(ready)
-        coordinator = self.start("accrued", "--listen", listen, "--http", "none", "--state", self.path(state),
+        if "--http" not in arguments:
+            arguments = ("--http", "none", *arguments)
+        coordinator = self.start("accrued", "--listen", listen, "--state", self.path(state),
                                  "--data-root", self.folder, "--ready-file", ready, *arguments)
         with FolderWatch(self.folder) as watch:
             there = watch.until(lambda: os.path.exists(ready) or coordinator.process.poll() is not None)
         if not there or coordinator.process.poll() is not None:
             raise AssertionError(f"accrued did not start: {coordinator.text('err')}")
         with open(ready, encoding="utf-8") as file:
-            coordinator.address = json.load(file)["grpc"]
+            addresses = json.load(file)
+        coordinator.address, coordinator.http = addresses["grpc"], addresses["http"]
         self.environment["ACCRUE_COORDINATOR"] = coordinator.address
         return coordinator
 

@@ -25,6 +25,7 @@ ALLOWED = {
     "worker/model": {"worker/engine", "worker/backend/*.h", "worker/checkpoint/safetensors.h", "common"},
     "worker/model/spec": {"worker/model", "common", "accrue/v1"},
     "worker/collective": {"common"},
+    "worker/synthetic": {"worker/engine", "common"},
     "worker/checkpoint": {"worker/optimizer", "worker/accumulate", "worker/engine", "worker/backend/*.h", "common"},
     "worker/data": {"worker/engine", "common"},
     "worker/core": {"worker/engine", "worker/accumulate", "worker/optimizer", "worker/checkpoint", "worker/data",

@@ -45,7 +45,8 @@ absl::StatusOr<std::unique_ptr<Job>> NativeJobFactory::Load(const v1::AssignJob&
                                                       .rows = batch.micro_batch(),
                                                       .sequence_length = batch.sequence_length()});
 
-  ACCRUE_ASSIGN_OR_RETURN(job->engine, MakeTransformer(spec, *backend_));
+  ACCRUE_ASSIGN_OR_RETURN(job->engine,
+                          options_.make_engine ? options_.make_engine(spec) : MakeTransformer(spec, *backend_));
   const ParameterLayout& layout = job->engine->layout();
   ACCRUE_ASSIGN_OR_RETURN(job->state, MakeState(spec, layout, *backend_));
   ACCRUE_ASSIGN_OR_RETURN(job->accumulator, MakeAccumulator(spec, layout, *backend_));
@@ -108,7 +109,7 @@ absl::Status NativeJobFactory::FillState(const v1::AssignJob& assignment, Job& j
       const v1::JobSpec& spec = assignment.job().spec();
       const ParameterLayout& layout = job.engine->layout();
       std::vector<float> values(static_cast<size_t>(layout.arena_elements()));
-      if (spec.model().from().empty()) {
+      if (spec.model().from().empty() || options_.make_engine) {
         job.engine->InitializeParameters(spec.seed(), values.data());
       } else {
         ACCRUE_RETURN_IF_ERROR(LoadHuggingFaceWeights(file_system_, spec.model().from(), layout, values.data()));

@@ -3,6 +3,7 @@
 // Used by the compute thread. What it is given must outlive it and its jobs.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -16,6 +17,9 @@ namespace accrue {
 struct JobFactoryOptions {
   // Where data with relative paths are looked for, in this order. With any, absolute paths must lie under one of them.
   std::vector<std::string> data_roots;
+  // What computes the job's units. Empty: the transformer that the job names, with the weights that it names. Else a new
+  // job starts from this engine's own initial values.
+  std::function<absl::StatusOr<std::unique_ptr<Engine>>(const v1::JobSpec&)> make_engine;
 };
 
 class NativeJobFactory : public JobFactory {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -14,12 +15,14 @@
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
 #include "common/log.h"
+#include "common/synthetic.h"
 #include "common/version.h"
 #include "worker/app/job_factory.h"
 #include "worker/collective/gloo_collective.h"
 #include "worker/core/checkpoint_writer.h"
 #include "worker/core/session_grpc.h"
 #include "worker/core/worker.h"
+#include "worker/synthetic/synthetic_engine.h"
 
 namespace accrue {
 namespace {
@@ -32,6 +35,7 @@ struct Flags {
   std::vector<std::string> data_roots;
   std::string collective_address = "127.0.0.1";
   int64_t coordinator_timeout_s = 3600;
+  std::string synthetic;  // as given; empty: none
 };
 
 std::string HostName() {
@@ -39,7 +43,7 @@ std::string HostName() {
   return gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
 }
 
-v1::Hello HelloOf(const Flags& flags, const Backend& backend) {
+v1::Hello HelloOf(const Flags& flags, const std::optional<SyntheticOptions>& synthetic, const Backend& backend) {
   v1::Hello hello;
   hello.set_version(kVersion);
   hello.set_host(HostName());
@@ -50,6 +54,13 @@ v1::Hello HelloOf(const Flags& flags, const Backend& backend) {
   hello.set_backend("cpu");
   hello.set_device(backend.DeviceName());
   hello.set_threads(flags.threads > 0 ? flags.threads : static_cast<int>(std::thread::hardware_concurrency()));
+  if (synthetic) {
+    // The unit's time is no part of the class: workers of different speeds may share a job.
+    hello.set_numeric_class(absl::StrCat(kSyntheticPrefix, synthetic->parameters, " ", hello.numeric_class()));
+    hello.set_backend(std::string(kSyntheticBackend));
+    hello.set_device(absl::StrCat("synthetic units of ", static_cast<double>(synthetic->unit_ns) * 1e-6, " ms, ",
+                                  synthetic->parameters, " parameters"));
+  }
   return hello;
 }
 
@@ -107,6 +118,15 @@ int Run(const Flags& flags) {
                  "use --backend cpu\n";
     return kUsageExitCode;
   }
+  std::optional<SyntheticOptions> synthetic;
+  if (!flags.synthetic.empty()) {
+    absl::StatusOr<SyntheticOptions> parsed = ParseSynthetic(flags.synthetic);
+    if (!parsed.ok()) {
+      std::cerr << "accrue-worker: --synthetic: " << parsed.status().message() << "\n";
+      return kUsageExitCode;
+    }
+    synthetic = *parsed;
+  }
   const std::shared_ptr<Backend> backend = CreateCpuBackend(flags.threads);
   const std::unique_ptr<GrpcCoordinator> coordinator = GrpcCoordinator::Create(flags.coordinator);
   absl::StatusOr<std::unique_ptr<CollectiveFactory>> collectives =
@@ -115,8 +135,16 @@ int Run(const Flags& flags) {
     std::cerr << "accrue-worker: " << collectives.status().message() << "\n";
     return EXIT_FAILURE;
   }
-  NativeJobFactory jobs({.data_roots = flags.data_roots}, FileSystem::Real(), backend);
-  Worker worker({.session = {.hello = HelloOf(flags, *backend), .keep_ms = flags.coordinator_timeout_s * 1000}},
+  JobFactoryOptions factory{.data_roots = flags.data_roots};
+  if (synthetic) {
+    factory.make_engine = [options = *synthetic](const v1::JobSpec& spec) mutable {
+      options.seed = spec.seed();
+      options.vocabulary = spec.model().vocabulary();
+      return CreateSyntheticEngine(options, Clock::Real());
+    };
+  }
+  NativeJobFactory jobs(factory, FileSystem::Real(), backend);
+  Worker worker({.session = {.hello = HelloOf(flags, synthetic, *backend), .keep_ms = flags.coordinator_timeout_s * 1000}},
                 {.links = coordinator->links(),
                  .jobs = jobs,
                  .collectives = **collectives,
@@ -164,6 +192,9 @@ int main(int argc, char** argv) {
                   "look for one afterwards, with nothing held")
       ->check(CLI::Range(int64_t{0}, int64_t{30'000'000}))
       ->capture_default_str();
+  options.app().add_option(
+      "--synthetic", flags.synthetic,
+      "MILLISECONDS[,PARAMETERS]: for tests of a fleet. Units take this time and no processor; nothing is learnt");
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
   return accrue::Run(flags);
 }
