@@ -214,13 +214,15 @@ FileSystem& FileSystem::Real() {
   return *file_system;
 }
 
-absl::Status FileSystem::WriteAtomically(const std::string& path, absl::string_view contents) {
+absl::Status FileSystem::WriteAtomically(const std::string& path, absl::string_view contents,
+                                         const std::function<absl::Status()>& before_rename) {
   const std::string temporary = absl::StrCat(path, ".partial");
   const auto write = [&]() -> absl::Status {
     ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, Create(temporary));
     ACCRUE_RETURN_IF_ERROR(file->Append(contents.data(), contents.size()));
     ACCRUE_RETURN_IF_ERROR(file->Sync());
     ACCRUE_RETURN_IF_ERROR(file->Close());
+    if (before_rename) ACCRUE_RETURN_IF_ERROR(before_rename());
     ACCRUE_RETURN_IF_ERROR(Rename(temporary, path));
     return SyncDirectory(DirectoryOf(path));
   };

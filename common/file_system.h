@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -60,7 +61,9 @@ class FileSystem {
   virtual absl::Status SyncDirectory(const std::string& directory) = 0;
 
   // Writes to a temporary name beside path, syncs, renames over path and syncs the folder.
-  absl::Status WriteAtomically(const std::string& path, absl::string_view contents);
+  // before_rename: called once the temporary file is durable; an error of it is returned.
+  absl::Status WriteAtomically(const std::string& path, absl::string_view contents,
+                               const std::function<absl::Status()>& before_rename = nullptr);
 
   // The process-wide real file system.
   static FileSystem& Real();

@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
 #include "common/exponents.h"
+#include "common/fault_points.h"
 #include "common/hash.h"
 #include "common/status.h"
 
@@ -215,7 +216,9 @@ absl::Status WriteManifest(FileSystem& file_system, const std::string& directory
   ACCRUE_RETURN_IF_ERROR(Annotate(CheckManifest(manifest), path));
   Json json = ToJson(manifest);
   json[kSelfHash] = SelfHash(json);
-  return file_system.WriteAtomically(path, Dump(json) + "\n");
+  return file_system.WriteAtomically(path, Dump(json) + "\n", [&] {
+    return FaultStatus(FaultPoint::kCoordinatorManifestRenaming, manifest.window);
+  });
 }
 
 absl::StatusOr<CheckpointManifest> ReadManifest(FileSystem& file_system, const std::string& directory) {

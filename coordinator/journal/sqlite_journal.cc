@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/variant.h"
+#include "common/fault_points.h"
 #include "common/file_system.h"
 #include "common/status.h"
 #include "coordinator/journal/migrate.h"
@@ -230,7 +231,12 @@ class SqliteJournal : public Journal {
     const std::lock_guard<std::mutex> lock(mutex_);
     return database_->Transact([&]() -> absl::Status {
       EffectWriter writer(*database_, now_unix_ns);
-      for (const core::Effect& effect : effects) ACCRUE_RETURN_IF_ERROR(std::visit(writer, effect));
+      for (const core::Effect& effect : effects) {
+        ACCRUE_RETURN_IF_ERROR(std::visit(writer, effect));
+        if (const auto* commit = std::get_if<core::PersistCommit>(&effect)) {
+          PassFaultPoint(FaultPoint::kCoordinatorCommitWritten, commit->record.window.value());
+        }
+      }
       return absl::OkStatus();
     });
   }

@@ -8,8 +8,11 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/config.h"
+#include "common/fault_points.h"
 #include "common/file_system.h"
 #include "common/log.h"
 #include "coordinator/server/server.h"
@@ -68,7 +71,20 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(0.0, 3600.0));
   app.add_option("--ready-file", ready_file, "Written, as JSON with addresses and process id, once serving");
+  std::vector<std::string> faults;
+  app.add_option("--fault", faults,
+                 "NAME[@WINDOW][#N]=kill|stop|exit|hang|error: for tests of recovery, fail at this point");
+  bool list_fault_points = false;
+  app.add_flag("--list-fault-points", list_fault_points, "Print the points that --fault knows");
   if (const std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
+  if (list_fault_points) {
+    std::cout << accrue::ListFaultPoints(accrue::FaultProcess::kCoordinator);
+    return 0;
+  }
+  if (const absl::Status armed = accrue::ArmFaults(accrue::FaultProcess::kCoordinator, faults); !armed.ok()) {
+    Fail(absl::InvalidArgumentError(absl::StrCat("--fault: ", armed.message())));
+    return accrue::kUsageExitCode;
+  }
 
   absl::StatusOr<std::unique_ptr<accrue::Server>> server = accrue::Server::Start(server_options);
   if (!server.ok()) return Fail(server.status());

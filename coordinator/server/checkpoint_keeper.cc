@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/checkpoint/manifest.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "common/spec/job_spec.h"
 #include "common/status.h"
@@ -122,6 +123,7 @@ core::CheckpointFinished CheckpointKeeper::FinishOne(const CheckpointWork& work)
   const std::string directory = CheckpointDirectory(root, work.checkpoint.window.value());
   const CheckpointManifest manifest = ManifestOf(work);
   absl::Status status = VerifyFiles(file_system_, directory, manifest);
+  if (status.ok()) status = FaultStatus(FaultPoint::kCoordinatorCheckpointVerified, manifest.window);
   if (status.ok()) status = WriteManifest(file_system_, directory, manifest);
   if (status.ok()) status = ReadManifest(file_system_, directory).status();
   core::CheckpointFinished finished{work.checkpoint.job, work.checkpoint.window, "", directory};
@@ -130,6 +132,7 @@ core::CheckpointFinished CheckpointKeeper::FinishOne(const CheckpointWork& work)
     LogError("a checkpoint failed", {{"job", work.checkpoint.job}, {"window", work.checkpoint.window}, {"error", status}});
     return finished;
   }
+  PassFaultPoint(FaultPoint::kCoordinatorManifestWritten, manifest.window);
   LogInfo("checkpoint verified", {{"job", work.checkpoint.job}, {"window", work.checkpoint.window},
                                   {"directory", directory}});
   const absl::Status cleaned = RemoveLeftovers(file_system_, directory, manifest);

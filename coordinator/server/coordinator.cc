@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "common/status.h"
 #include "coordinator/server/data_pins.h"
@@ -27,6 +28,27 @@ constexpr const char* kEventNames[] = {
     "evaluation_reported", "checkpoint_shard_written", "state_synced",
     "worker_leaving",  "worker_failed_job", "checkpoint_finished", "tick"};
 static_assert(std::size(kEventNames) == std::variant_size_v<core::Event>);
+
+// Comes by the points of what is made durable, before its transaction or after it.
+void PassDurablePoints(absl::Span<const core::Effect> effects, bool recorded) {
+  for (const core::Effect& effect : effects) {
+    if (const auto* commit = std::get_if<core::PersistCommit>(&effect)) {
+      PassFaultPoint(recorded ? FaultPoint::kCoordinatorCommitRecorded : FaultPoint::kCoordinatorCommitRecording,
+                     commit->record.window.value());
+    } else if (std::holds_alternative<core::PersistEpoch>(effect)) {
+      PassFaultPoint(recorded ? FaultPoint::kCoordinatorEpochRecorded : FaultPoint::kCoordinatorEpochRecording);
+    } else if (const auto* attempt = std::get_if<core::PersistAttempt>(&effect)) {
+      PassFaultPoint(recorded ? FaultPoint::kCoordinatorAttemptRecorded : FaultPoint::kCoordinatorAttemptRecording,
+                     attempt->window.value());
+    } else if (const auto* evaluation = std::get_if<core::PersistEvaluation>(&effect); evaluation && recorded) {
+      PassFaultPoint(FaultPoint::kCoordinatorEvaluationRecorded, evaluation->window.value());
+    } else if (const auto* checkpoint = std::get_if<core::PersistCheckpoint>(&effect); checkpoint && recorded) {
+      PassFaultPoint(FaultPoint::kCoordinatorCheckpointRecorded, checkpoint->window.value());
+    } else if (std::holds_alternative<core::PersistState>(effect) && recorded) {
+      PassFaultPoint(FaultPoint::kCoordinatorStateRecorded);
+    }
+  }
+}
 
 double Seconds(int64_t nanoseconds) { return static_cast<double>(nanoseconds) * 1e-9; }
 
@@ -156,6 +178,7 @@ void Coordinator::Join(const v1::Hello& hello, std::shared_ptr<WorkerLink> link,
     workers_[incarnation] = {link, hello.name(), clock_.SteadyNowNs()};
     changed_ = true;
     joined(incarnation);
+    PassFaultPoint(FaultPoint::kCoordinatorWelcoming);
     v1::CoordinatorMessage welcome;
     welcome.mutable_welcome()->set_term(options_.core.term.value());
     welcome.mutable_welcome()->set_incarnation(incarnation.value());
@@ -276,9 +299,11 @@ absl::Status Coordinator::MakeDurable(absl::Span<const core::Effect> effects) {
   }
   if (!any) return absl::OkStatus();
   // All of one event in one transaction, before any of its effects is seen outside.
+  PassDurablePoints(effects, /*recorded=*/false);
   const int64_t begin_ns = clock_.SteadyNowNs();
   const absl::Status status = journal_.Record(effects, clock_.WallNowUnixNs());
   metrics_.JournalTransaction(Seconds(clock_.SteadyNowNs() - begin_ns), status.ok());
+  if (status.ok()) PassDurablePoints(effects, /*recorded=*/true);
   return status;
 }
 
@@ -344,6 +369,7 @@ void Coordinator::OnCommit(const core::PersistCommit& effect) {
                                 {"digest", effect.record.digest}});
   if (run->log == nullptr) return;
   if (const absl::Status status = run->log->Append(*run->last_commit); !status.ok()) FailJob(*run, status);
+  PassFaultPoint(FaultPoint::kCoordinatorCommitLogged, effect.record.window.value());
 }
 
 void Coordinator::OnEvaluation(const core::PersistEvaluation& effect) {

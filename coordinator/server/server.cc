@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fault_points.h"
 #include "common/folder_lock.h"
 #include "common/log.h"
 #include "common/status.h"
@@ -117,6 +118,7 @@ absl::Status Server::State::OpenJournal(const ServerOptions& options, core::Core
   }
   journal = std::move(opened.journal);
   ACCRUE_ASSIGN_OR_RETURN(core.term, journal->RaiseTerm());
+  PassFaultPoint(FaultPoint::kCoordinatorTermRaised);
   ACCRUE_ASSIGN_OR_RETURN(const Incarnation highest, journal->HighestIncarnation());
   core.first_incarnation = highest.value() + 1;
   return absl::OkStatus();
@@ -195,6 +197,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& given
   state.job_service =
       MakeJobService(*state.coordinator, *state.journal, *options.file_system, options.data_roots);
   ACCRUE_RETURN_IF_ERROR(state.coordinator->Start());
+  PassFaultPoint(FaultPoint::kCoordinatorTakenUp);
   ACCRUE_RETURN_IF_ERROR(state.ServeGrpc(listen));
   if (options.http != "none") ACCRUE_RETURN_IF_ERROR(state.ServeHttp(http_address));
   LogInfo("serving", {{"grpc", state.grpc_address}, {"http", state.http_address}, {"state", options.state_directory},

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "common/fault_points.h"
 #include "common/status.h"
 
 namespace accrue {
@@ -137,7 +138,12 @@ absl::StatusOr<std::unique_ptr<WindowLog>> WindowLog::Open(FileSystem& file_syst
 
 absl::Status WindowLog::Append(const CommitRecord& commit) {
   if (commit.window.window.value() < next_window_) return absl::OkStatus();
-  ACCRUE_RETURN_IF_ERROR(AppendLine(*windows_, WindowLine(commit)));
+  const std::string line = WindowLine(commit);
+  if (FaultFires(FaultPoint::kCoordinatorCommitLineTorn, commit.window.window.value())) {
+    ACCRUE_RETURN_IF_ERROR(windows_->Append(line.data(), line.size() / 2));
+    DieOfFault();
+  }
+  ACCRUE_RETURN_IF_ERROR(AppendLine(*windows_, line));
   next_window_ = commit.window.window.value() + 1;
   last_ = {commit.window.loss, commit.window.digest};
   return absl::OkStatus();

@@ -9,6 +9,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "accrue/v1/worker.grpc.pb.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "common/version.h"
 #include "coordinator/server/grpc_status.h"
@@ -19,6 +20,30 @@ namespace {
 
 constexpr size_t kMaxQueuedMessages = 10'000;
 constexpr int64_t kMaxStoreWaitMs = 600'000;
+
+// Comes by the point of a message that gRPC has taken to the wire.
+void PassSentPoint(const v1::CoordinatorMessage& message) {
+  switch (message.message_case()) {
+    case v1::CoordinatorMessage::kAssignJob:
+      return PassFaultPoint(FaultPoint::kCoordinatorAssignSent, message.assign_job().key().window());
+    case v1::CoordinatorMessage::kPlan:
+      return PassFaultPoint(FaultPoint::kCoordinatorPlanSent, message.plan().key().window());
+    case v1::CoordinatorMessage::kSeal:
+      return PassFaultPoint(FaultPoint::kCoordinatorSealSent, message.seal().key().window());
+    case v1::CoordinatorMessage::kCommit:
+      return PassFaultPoint(FaultPoint::kCoordinatorCommitSent, message.commit().key().window());
+    case v1::CoordinatorMessage::kReplay:
+      return PassFaultPoint(FaultPoint::kCoordinatorReplaySent, message.replay().key().window());
+    case v1::CoordinatorMessage::kAbort:
+      return PassFaultPoint(FaultPoint::kCoordinatorAbortSent, message.abort().key().window());
+    case v1::CoordinatorMessage::kStateSync:
+      return PassFaultPoint(FaultPoint::kCoordinatorSyncSent, message.state_sync().key().window());
+    case v1::CoordinatorMessage::kRelease:
+      return PassFaultPoint(FaultPoint::kCoordinatorReleaseSent);
+    default:
+      return;
+  }
+}
 
 // One stream. gRPC owns it through `self_` from its making until OnDone; the event loop holds it as a WorkerLink.
 //
@@ -91,6 +116,7 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   void OnWriteDone(bool ok) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     writing_ = false;
+    if (ok) PassSentPoint(outgoing_.front());
     outgoing_.pop_front();
     if (!ok) {
       outgoing_.clear();

@@ -116,6 +116,13 @@ def main():
         # -inl.h: vector code that is compiled once per instruction set, so included many times on purpose.
         if name.endswith(".h") and not name.endswith("-inl.h") and "#pragma once" not in (root / name).read_text():
             complain(name, "a header begins with #pragma once")
+    # A point that nothing passes would be a test that cannot fail.
+    points = "common/fault_points.h"
+    if points in names:
+        code = "\n".join((root / n).read_text() for n in sources if n != points and not n.startswith("tests/"))
+        for point in re.findall(r"\bX\((k\w+),", (root / points).read_text()):
+            if f"FaultPoint::{point}" not in code:
+                complain(points, f"no code passes the fault point {point}")
     if not sources:
         complain(str(root), "found no sources: is this the repository?")
 

@@ -45,6 +45,11 @@ class TidyTest(unittest.TestCase):
     def test_real_clock_fails(self):
         self.expect_breach({"common/a.cc": "auto t = std::chrono::steady_clock::now();\n", "CMakeLists.txt": "a.cc\n"}, "real clock")
 
+    def test_fault_point_that_nothing_passes_fails(self):
+        points = "#pragma once\n#define POINTS(X) X(kSeal, 1) X(kStep, 2)\n"
+        self.expect_breach({"common/fault_points.h": points, "worker/core/a.cc": "PassFaultPoint(FaultPoint::kSeal);\n",
+                            "CMakeLists.txt": "a.cc\n"}, "fault point kStep")
+
     def test_empty_tree_fails(self):
         self.expect_breach({"README.md": "\n"}, "no sources")
 

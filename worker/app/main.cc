@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/config.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "common/synthetic.h"
 #include "common/version.h"
@@ -36,6 +37,8 @@ struct Flags {
   std::string collective_address = "127.0.0.1";
   int64_t coordinator_timeout_s = 3600;
   std::string synthetic;  // as given; empty: none
+  std::vector<std::string> faults;
+  bool list_fault_points = false;
 };
 
 std::string HostName() {
@@ -195,6 +198,17 @@ int main(int argc, char** argv) {
   options.app().add_option(
       "--synthetic", flags.synthetic,
       "MILLISECONDS[,PARAMETERS]: for tests of a fleet. Units take this time and no processor; nothing is learnt");
+  options.app().add_option("--fault", flags.faults,
+                           "NAME[@WINDOW][#N]=kill|stop|exit|hang|error: for tests of recovery, fail at this point");
+  options.app().add_flag("--list-fault-points", flags.list_fault_points, "Print the points that --fault knows");
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
+  if (flags.list_fault_points) {
+    std::cout << accrue::ListFaultPoints(accrue::FaultProcess::kWorker);
+    return EXIT_SUCCESS;
+  }
+  if (const absl::Status armed = accrue::ArmFaults(accrue::FaultProcess::kWorker, flags.faults); !armed.ok()) {
+    std::cerr << "accrue-worker: --fault: " << armed.message() << "\n";
+    return accrue::kUsageExitCode;
+  }
   return accrue::Run(flags);
 }

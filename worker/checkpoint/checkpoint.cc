@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/exponents.h"
+#include "common/fault_points.h"
 #include "common/status.h"
 #include "worker/checkpoint/safetensors.h"
 
@@ -45,8 +46,9 @@ absl::StatusOr<CheckpointFileInfo> WriteShard(FileSystem& file_system, const std
   ACCRUE_ASSIGN_OR_RETURN(
       const std::unique_ptr<SafetensorsWriter> writer,
       SafetensorsWriter::Create(file_system, path, std::move(tensors), {{"format", "accrue-state-1"}}));
-  for (const std::vector<float>& values : snapshot.values) {
-    ACCRUE_RETURN_IF_ERROR(writer->Append(values.data(), values.size() * sizeof(float)));
+  for (size_t i = 0; i < snapshot.values.size(); ++i) {
+    ACCRUE_RETURN_IF_ERROR(writer->Append(snapshot.values[i].data(), snapshot.values[i].size() * sizeof(float)));
+    if (i == snapshot.values.size() / 2) PassFaultPoint(FaultPoint::kWorkerShardHalf);
   }
   ACCRUE_RETURN_IF_ERROR(writer->Finish());
 

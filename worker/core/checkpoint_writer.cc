@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 
 namespace accrue {
@@ -56,7 +57,9 @@ void CheckpointWriter::WriteNow(const Task& task) {
   v1::CheckpointWritten& written = *message.mutable_checkpoint_written();
   *written.mutable_key() = task.key;
   written.set_checkpoint_window(task.window);
-  absl::StatusOr<CheckpointFileInfo> info = WriteSnapshot(file_system_, task.directory, task.snapshot);
+  absl::StatusOr<CheckpointFileInfo> info = FaultStatus(FaultPoint::kWorkerShardBegun, task.window);
+  if (info.status().ok()) info = WriteSnapshot(file_system_, task.directory, task.snapshot);
+  PassFaultPoint(FaultPoint::kWorkerShardWritten, task.window);
   if (info.ok()) {
     v1::CheckpointFile& file = *written.add_files();
     file.set_path(info->name);

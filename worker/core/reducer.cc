@@ -4,7 +4,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fault_points.h"
 #include "common/status.h"
+#include "worker/core/flip_bit.h"
 
 namespace accrue {
 namespace {
@@ -22,12 +24,32 @@ struct StateHeader {
   int64_t elements = 0;  // of all arrays
 };
 
-absl::Status BroadcastInChunks(Communicator& communicator, void* data, size_t size_bytes, int root) {
+absl::Status BroadcastInChunks(Communicator& communicator, void* data, size_t size_bytes, int root, int64_t window) {
   for (size_t offset = 0; offset < size_bytes; offset += kSyncChunkBytes) {
     ACCRUE_RETURN_IF_ERROR(communicator.Broadcast(static_cast<char*>(data) + offset,
                                                   std::min(kSyncChunkBytes, size_bytes - offset), root));
+    ACCRUE_RETURN_IF_ERROR(FaultStatus(
+        communicator.rank() == root ? FaultPoint::kWorkerSyncSent : FaultPoint::kWorkerSyncReceived, window));
   }
   return absl::OkStatus();
+}
+
+absl::Status MeetOthers(Communicator& communicator, int64_t window) {
+  ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerForming, window));
+  ACCRUE_RETURN_IF_ERROR(communicator.Meet());
+  PassFaultPoint(FaultPoint::kWorkerFormed, window);
+  return absl::OkStatus();
+}
+
+// The all-reduce of exact sums, with what --fault does to it: a bit that is wrong on the wire alone, or in what arrived.
+absl::Status ReduceExact(Communicator& communicator, int64_t* own, int64_t* sums, int64_t elements, int64_t window,
+                         Backend& backend) {
+  const bool flips = FaultFires(FaultPoint::kFlipWire, window);
+  if (flips) FlipBit(backend, own);
+  const absl::Status status = communicator.AllReduce(own, sums, elements);
+  if (flips) FlipBit(backend, own);
+  if (status.ok() && FaultFires(FaultPoint::kFlipReducedBucket, window)) FlipBit(backend, sums);
+  return status;
 }
 
 // Between Enter and Leave of a guard.
@@ -120,7 +142,7 @@ absl::Status Reducer::Reduce(const v1::Seal& seal, std::vector<uint64_t>& bucket
   {
     const Guarded guarded(guard_, CollectiveGuard::Kind::kReduce, seal.key(), name_, *communicator_);
     status = guarded.status();
-    if (status.ok() && is_new) status = communicator_->Meet();
+    if (status.ok() && is_new) status = MeetOthers(*communicator_, seal.key().window());
     if (status.ok()) status = ReduceBuckets(seal, bucket_checksums, job);
   }
   if (!status.ok()) communicator_.reset();
@@ -135,7 +157,9 @@ absl::Status Reducer::ReduceBuckets(const v1::Seal& seal, std::vector<uint64_t>&
   for (int bucket = 0; bucket < buckets; ++bucket) {
     const bool held = job.accumulator->final(bucket);
     if (exact && (held || alone)) ACCRUE_RETURN_IF_ERROR(CheckSum(seal, bucket, bucket_checksums[bucket]));
-    if (!alone) ACCRUE_RETURN_IF_ERROR(FetchSums(bucket, SourceOf(seal, bucket), job));
+    ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerBucketReducing, seal.key().window()));
+    if (!alone) ACCRUE_RETURN_IF_ERROR(FetchSums(bucket, SourceOf(seal, bucket), seal.key().window(), job));
+    PassFaultPoint(FaultPoint::kWorkerBucketReduced, seal.key().window());
     if (held) continue;
     if (!alone) {
       if (exact) {
@@ -146,12 +170,13 @@ absl::Status Reducer::ReduceBuckets(const v1::Seal& seal, std::vector<uint64_t>&
       job.backend->Copy(BucketSums(bucket, job), staging_->data(), BucketBytes(bucket, job));
     }
     job.accumulator->MarkFinal(bucket);
+    PassFaultPoint(FaultPoint::kWorkerBucketFinal, seal.key().window());
   }
   return absl::OkStatus();
 }
 
 // The sums over all members, into staging; from the accumulator where this member is the source.
-absl::Status Reducer::FetchSums(int bucket, int source, Job& job) {
+absl::Status Reducer::FetchSums(int bucket, int source, int64_t window, Job& job) {
   void* const own = BucketSums(bucket, job);
   job.backend->Synchronize();
   if (source != kNobody) {
@@ -160,7 +185,8 @@ absl::Status Reducer::FetchSums(int bucket, int source, Job& job) {
   }
   const int64_t elements = job.engine->layout().buckets()[bucket].elements;
   if (job.accumulator->mode() == AccumulationMode::kExact) {
-    return communicator_->AllReduce(static_cast<const int64_t*>(own), staging_->as<int64_t>(), elements);
+    return ReduceExact(*communicator_, static_cast<int64_t*>(own), staging_->as<int64_t>(), elements, window,
+                       *job.backend);
   }
   return communicator_->AllReduce(static_cast<const float*>(own), staging_->as<float>(), elements);
 }
@@ -183,7 +209,7 @@ absl::Status Reducer::SyncState(const v1::StateSync& sync, Job& job) {
       collectives_.Create(sync.communicator(), rank, static_cast<int>(members.size()), deadline_ms_));
   const Guarded guarded(guard_, kKind, sync.key(), sync.communicator(), *communicator);
   ACCRUE_RETURN_IF_ERROR(guarded.status());
-  ACCRUE_RETURN_IF_ERROR(communicator->Meet());
+  ACCRUE_RETURN_IF_ERROR(MeetOthers(*communicator, sync.key().window()));
   return CopyState(*communicator, root, job);
 }
 
@@ -211,12 +237,13 @@ absl::Status Reducer::CopyState(Communicator& communicator, int root, Job& job) 
   }
   std::vector<int> exponents = state.exponents();
   exponents.resize(static_cast<size_t>(header.exponents));
-  ACCRUE_RETURN_IF_ERROR(BroadcastInChunks(communicator, exponents.data(), exponents.size() * sizeof(int), root));
+  ACCRUE_RETURN_IF_ERROR(BroadcastInChunks(communicator, exponents.data(), exponents.size() * sizeof(int), root,
+                                           header.window));
   std::vector<float> values(static_cast<size_t>(largest));
   for (int index = 0; index < static_cast<int>(state.arrays().size()); ++index) {
     if (sends) state.ReadArray(index, values.data());
     const size_t size_bytes = static_cast<size_t>(state.arrays()[index].elements) * sizeof(float);
-    ACCRUE_RETURN_IF_ERROR(BroadcastInChunks(communicator, values.data(), size_bytes, root));
+    ACCRUE_RETURN_IF_ERROR(BroadcastInChunks(communicator, values.data(), size_bytes, root, header.window));
     if (!sends) state.WriteArray(index, values.data());
   }
   if (!sends) {

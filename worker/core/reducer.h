@@ -41,7 +41,7 @@ class Reducer {
  private:
   absl::StatusOr<int> RankOf(int64_t incarnation, const std::vector<int64_t>& members) const;
   absl::Status ReduceBuckets(const v1::Seal& seal, std::vector<uint64_t>& bucket_checksums, Job& job);
-  absl::Status FetchSums(int bucket, int source, Job& job);
+  absl::Status FetchSums(int bucket, int source, int64_t window, Job& job);
   absl::Status EnsureStaging(const Job& job);
   absl::Status CopyState(Communicator& communicator, int root, Job& job);
 

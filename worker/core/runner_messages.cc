@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "common/status.h"
 #include "worker/core/keys.h"
@@ -106,6 +107,7 @@ absl::Status WindowRunner::OnProbe(const v1::Probe& probe) {
   report.set_non_finite(stats.non_finite);
   report.mutable_max_exponents()->Assign(stats.max_exponents.begin(), stats.max_exponents.end());
   report.set_compute_ns(Now() - begin_ns);
+  PassFaultPoint(FaultPoint::kWorkerProbed);
   context_.link.Send(std::move(message));
   return absl::OkStatus();
 }
@@ -129,6 +131,7 @@ void WindowRunner::OnPlan(const v1::Plan& plan) {
   }
   share.Take(plan);
   ExpectUnits();
+  if (plan.units_size() > 0) PassFaultPoint(FaultPoint::kWorkerPlanTaken, window);
 }
 
 void WindowRunner::OnReplay(const v1::Replay& replay) {
@@ -139,6 +142,7 @@ void WindowRunner::OnReplay(const v1::Replay& replay) {
   reporter_.Discard();
   held_seal_.reset();
   found->second.StartOver(replay.key());
+  PassFaultPoint(FaultPoint::kWorkerReplayTaken, replay.key().window());
 }
 
 // Always answered, also for a window that is not here any more: whoever asks counts on an answer.
@@ -185,6 +189,7 @@ absl::Status WindowRunner::OnCommit(const v1::Commit& commit) {
                                             ": this worker's computation cannot be trusted"));
   }
   awaits_commit_ = false;
+  PassFaultPoint(FaultPoint::kWorkerCommitTaken, commit.key().window());
   if (!held_seal_) return absl::OkStatus();
   const v1::Seal seal = *std::exchange(held_seal_, std::nullopt);
   return OnSeal(seal);  // a Plan may have come since
@@ -192,6 +197,7 @@ absl::Status WindowRunner::OnCommit(const v1::Commit& commit) {
 
 // The guard has stopped what was on the way, and its failure was answered; a seal that still waits is answered here.
 void WindowRunner::OnAbort(const v1::Abort& abort) {
+  PassFaultPoint(FaultPoint::kWorkerAbortTaken, abort.key().window());
   if (!held_seal_ || held_seal_->key().window() != abort.key().window() ||
       held_seal_->key().attempt() != abort.key().attempt() || held_seal_->key().epoch() > abort.key().epoch()) {
     return;
@@ -211,11 +217,14 @@ void WindowRunner::OnStateSync(const v1::StateSync& sync) {
     job_.holds_state = false;
     memory_.Forget();
   }
-  if (absl::Status status = reducer_.SyncState(sync, job_); !status.ok()) {
+  absl::Status status = FaultStatus(FaultPoint::kWorkerSyncBegun, sync.key().window());
+  if (status.ok()) status = reducer_.SyncState(sync, job_);
+  if (!status.ok()) {
     SendReduceFailed(sync.key(), status, sync.members());
     return;
   }
   job_.holds_state = true;
+  PassFaultPoint(FaultPoint::kWorkerSynced, sync.key().window());
   v1::WorkerMessage message;
   *message.mutable_state_synced()->mutable_key() = sync.key();
   message.mutable_state_synced()->set_digest(job_.state->Digest().Hex());
@@ -270,6 +279,7 @@ void WindowRunner::SendReduceFailed(const v1::Key& key, const absl::Status& stat
   }
   failed.set_final_buckets(FinalBuckets(key));
   context_.link.Send(std::move(message));
+  PassFaultPoint(FaultPoint::kWorkerReduceFailedSent, key.window());
 }
 
 int64_t WindowRunner::FinalBuckets(const v1::Key& key) {

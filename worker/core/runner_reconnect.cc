@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "worker/core/window_runner.h"
 
@@ -21,6 +22,7 @@ std::optional<RunEnd> WindowRunner::OnDrainRequested(const DrainRequested& drain
   // Nobody is there who would say when the window is committed.
   if (!connected_) return RunEnd{.kind = RunEnd::Kind::kLeft, .reason = *leaving_};
   SendLeaving();
+  PassFaultPoint(FaultPoint::kWorkerDraining);
   return std::nullopt;
 }
 

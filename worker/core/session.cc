@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/check.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "worker/core/keys.h"
 #include "worker/core/resident_memory.h"
@@ -85,6 +86,7 @@ void Session::Run() {
       }
       LogWarning("no coordinator; trying again", {{"reason", *over_}, {"pause_ms", pause_ms}});
     }
+    PassFaultPoint(FaultPoint::kWorkerReconnecting);
     if (!PauseUnlessStopped(pause_ms)) break;
     pause_ms = std::min(2 * pause_ms, options_.longest_pause_ms);
   }
@@ -112,6 +114,7 @@ void Session::LiveThroughStream() {
     hello.mutable_hello()->set_incarnation(incarnation_);
     link_ = links_.Connect(this);
     link_->Send(std::move(hello));
+    PassFaultPoint(FaultPoint::kWorkerHelloSent);
 
     auto answered = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return StreamIsOver() || state_ == State::kUp; };
     if (!mutex_.AwaitWithTimeout(absl::Condition(&answered), absl::Milliseconds(options_.welcome_timeout_ms))) {

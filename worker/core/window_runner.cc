@@ -6,8 +6,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/exponents.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "worker/core/flip_bit.h"
 #include "worker/core/keys.h"
 #include "worker/core/resident_memory.h"
 #include "worker/core/unit_ranges.h"
@@ -21,16 +23,47 @@ class TimedSink : public GradientSink {
   TimedSink(GradientSink& sink, const Clock& clock) : sink_(sink), clock_(clock) {}
   void Add(int tensor, const float* gradient) override {
     const int64_t begin_ns = clock_.SteadyNowNs();
-    sink_.Add(tensor, gradient);
+    if (flip_backend_ != nullptr) [[unlikely]] {
+      AddFlipped(tensor, gradient);
+    } else {
+      sink_.Add(tensor, gradient);
+    }
     spent_ns_ += clock_.SteadyNowNs() - begin_ns;
   }
   int64_t spent_ns() const { return spent_ns_; }
 
+  // The first gradient to come gets one wrong bit (--fault flip-gradient).
+  void FlipOne(const ParameterLayout& layout, Backend& backend) {
+    flip_layout_ = &layout;
+    flip_backend_ = &backend;
+  }
+
  private:
+  void AddFlipped(int tensor, const float* gradient) {
+    std::vector<float> copy(static_cast<size_t>(flip_layout_->tensors()[tensor].elements));
+    std::copy_n(gradient, copy.size(), copy.data());
+    FlipBit(*std::exchange(flip_backend_, nullptr), copy.data());
+    sink_.Add(tensor, copy.data());
+  }
+
   GradientSink& sink_;
   const Clock& clock_;
   int64_t spent_ns_ = 0;
+  const ParameterLayout* flip_layout_ = nullptr;
+  Backend* flip_backend_ = nullptr;
 };
+
+// The first moment of the first tensor gets one wrong bit (--fault flip-moment).
+void FlipMoment(TrainingState& state) {
+  for (int index = 0; index < static_cast<int>(state.arrays().size()); ++index) {
+    if (state.arrays()[index].array != 'm') continue;
+    std::vector<float> values(static_cast<size_t>(state.arrays()[index].elements));
+    state.ReadArray(index, values.data());
+    values[0] = std::bit_cast<float>(std::bit_cast<uint32_t>(values[0]) ^ (uint32_t{1} << 20));
+    state.WriteArray(index, values.data());
+    return;
+  }
+}
 
 v1::UnitReport ReportOf(const UnitStats& stats, const UnitLoss& loss, int64_t compute_ns) {
   v1::UnitReport report;
@@ -106,19 +139,24 @@ absl::Status WindowRunner::Begin(WindowShare& share) {
   }
   job_.accumulator->Reset(exponents);
   share.begun = true;
+  if (FaultFires(FaultPoint::kFlipParameter, share.key.window())) FlipBit(*job_.backend, job_.state->parameters());
   return absl::OkStatus();
 }
 
 absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
   const int64_t begin_ns = Now();
   const UnitName name{share.key.window(), share.units.front()};
+  ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerUnitBegun, name.window));
   const UnitInput input = job_.units->Training(name);
   const int64_t read_ns = Now();
   job_.accumulator->BeginUnit(name.unit);
   TimedSink sink(*job_.accumulator, context_.clock);
+  if (FaultFires(FaultPoint::kFlipGradient, name.window)) sink.FlipOne(job_.engine->layout(), *job_.backend);
   ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, sink));
   const UnitStats& stats = job_.accumulator->FinishUnit();
   const int64_t end_ns = Now();
+  PassFaultPoint(FaultPoint::kWorkerUnitAdded, name.window);
+  if (FaultFires(FaultPoint::kFlipAccumulator, name.window)) FlipBit(*job_.backend, job_.accumulator->ExactBucket(0));
 
   ++units_computed_;
   share.units.pop_front();
@@ -134,6 +172,7 @@ absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
   phases.set_accumulate_ns(phases.accumulate_ns() + sink.spent_ns());
   phases.set_compute_ns(phases.compute_ns() + end_ns - read_ns - sink.spent_ns());
   reporter_.Add(share.key, ReportOf(stats, loss, end_ns - begin_ns));
+  PassFaultPoint(FaultPoint::kWorkerUnitReported, name.window);
   return absl::OkStatus();
 }
 
@@ -166,6 +205,7 @@ absl::Status WindowRunner::EvaluateUnit(WindowShare& share) {
   const int64_t unit = share.evaluation_units.front();
   if (job_.validation == nullptr) return absl::InternalError("evaluation units for a job without held-out data");
   ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->EvaluateUnit(job_.units->Evaluation(unit)));
+  PassFaultPoint(FaultPoint::kWorkerEvaluated, share.key.window());
   share.evaluation_units.pop_front();
   share.phases.set_evaluate_ns(share.phases.evaluate_ns() + Now() - begin_ns);
 
@@ -192,7 +232,9 @@ absl::Status WindowRunner::FinishComputing(WindowShare& share) {
   computed.set_parameter_hash(job_.state->ParameterHash(job_.engine->ComputeCopy()).Hex());
   AppendManifest(*job_.accumulator, static_cast<int>(job_.engine->layout().buckets().size()), &computed);
   computed.set_local_gradient_norm(share.local_norm);
+  PassFaultPoint(FaultPoint::kWorkerComputed, share.key.window());
   context_.link.Send(std::move(message));
+  PassFaultPoint(FaultPoint::kWorkerComputedSent, share.key.window());
   share.computed = true;
   share.computed_at_ns = Now();
   share.phases.set_accumulate_ns(share.phases.accumulate_ns() + share.computed_at_ns - begin_ns);
@@ -231,6 +273,7 @@ absl::Status WindowRunner::CheckFinalBuckets(const WindowShare& share) {
 
 absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   WindowShare& share = *CurrentShare();
+  PassFaultPoint(FaultPoint::kWorkerSealTaken, seal.key().window());
   while (!share.evaluation_units.empty()) ACCRUE_RETURN_IF_ERROR(EvaluateUnit(share));
   share.phases.set_wait_seal_ns(Now() - share.computed_at_ns);
   if (seal.verdict() == v1::VERDICT_REDUCE) ACCRUE_RETURN_IF_ERROR(CheckFinalBuckets(share));
@@ -239,6 +282,7 @@ absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
     SendReduceFailed(seal.key(), status, seal.members());
     return absl::OkStatus();  // the coordinator decides what follows; the attempt goes on
   }
+  PassFaultPoint(FaultPoint::kWorkerStepped, seal.key().window());
   job_.engine->ParametersChanged();
   awaits_commit_ = true;
   stepped_digest_ = outcome.digest.Hex();
@@ -254,6 +298,7 @@ absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   stepped.set_memory_bytes(ResidentMemoryBytes());
   stepped.set_parameter_hash(ParameterHash());
   context_.link.Send(std::move(message));
+  PassFaultPoint(FaultPoint::kWorkerSteppedSent, seal.key().window());
   const v1::PhaseTimes& phases = share.phases;
   LogDebug("window stepped", {{"window", seal.key().window()}, {"digest", stepped_digest_},
                               {"compute_ns", phases.compute_ns()}, {"accumulate_ns", phases.accumulate_ns()},
@@ -291,6 +336,8 @@ absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& shar
   const int64_t begin_ns = Now();
   ACCRUE_RETURN_IF_ERROR(reducer_.Reduce(seal, share.bucket_checksums, job_));
   const int64_t reduced_ns = Now();
+  PassFaultPoint(FaultPoint::kWorkerReduced, seal.key().window());
+  if (FaultFires(FaultPoint::kFlipMoment, seal.key().window())) FlipMoment(*job_.state);
   *outcome = job_.state->Step(*job_.accumulator,
                               {.learning_rate = std::bit_cast<float>(share.scalars.learning_rate_bits()),
                                .bias_correction1 = std::bit_cast<float>(share.scalars.bias_correction1_bits()),

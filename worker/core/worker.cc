@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/fault_points.h"
 #include "common/log.h"
 #include "worker/core/window_runner.h"
 
@@ -55,6 +56,7 @@ std::optional<Worker::End> Worker::Handle(InboxEvent& event) {
       return std::nullopt;
     }
     life_.reset();
+    PassFaultPoint(FaultPoint::kWorkerWelcomed);
     LogInfo("joined", {{"incarnation", joined->incarnation}, {"term", joined->term}});
     life_.emplace(Life{*joined, parts_.make_checkpoint_sink(session_)});
     return std::nullopt;
@@ -83,9 +85,11 @@ std::optional<Worker::End> Worker::RunJob(const v1::AssignJob& assignment) {
   session_.HoldJob(true);
   life_->joined.guard->BeginJob();
   LogInfo("assigned", {{"job", assignment.key().job_id()}, {"incarnation", life_->joined.incarnation}});
+  PassFaultPoint(FaultPoint::kWorkerLoading);
   RunEnd end{.kind = RunEnd::Kind::kFailed};
   int64_t units = 0;
   if (absl::StatusOr<std::unique_ptr<Job>> job = parts_.jobs.Load(assignment); job.ok()) {
+    PassFaultPoint(FaultPoint::kWorkerLoaded);
     const RunnerContext context{session_,          inbox_,       *life_->joined.guard,
                                 parts_.collectives, *life_->checkpoints, parts_.clock,
                                 options_.collective_deadline_ms};
