@@ -1,5 +1,6 @@
 #include "common/fault_points.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -123,6 +124,21 @@ absl::StatusOr<Fault> Parse(FaultProcess process, const std::string& text) {
   return Malformed(text, absl::StrCat("the action \"", wanted, "\" is none of ", ActionList(*info)));
 }
 
+std::string& OnceFolder() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+  static std::string& folder = *new std::string();
+  return folder;
+}
+
+// Whether no other process has made this fault; from now on this one has.
+bool IsFirst(const Fault& fault) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+  if (OnceFolder().empty()) return true;
+  const std::string mark = absl::StrCat(OnceFolder(), "/", fault.text);
+  const int made = open(mark.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+  if (made < 0) return false;
+  close(made);
+  return true;
+}
+
 // Takes the fault that fires at this passing off the list.
 bool TakeFiring(FaultPoint point, int64_t window, Fault& fired) {
   absl::MutexLock lock(&mutex);
@@ -133,7 +149,7 @@ bool TakeFiring(FaultPoint point, int64_t window, Fault& fired) {
     fired = *fault;
     armed.erase(fault);
     fault_internal::any_armed.store(!armed.empty(), std::memory_order_relaxed);
-    return true;
+    return IsFirst(fired);
   }
   return false;
 }
@@ -190,7 +206,8 @@ void DieOfFault() {
   WaitForever();
 }
 
-absl::Status ArmFaults(FaultProcess process, const std::vector<std::string>& faults) {
+absl::Status ArmFaults(FaultProcess process, const std::vector<std::string>& faults,
+                       const std::string& once_folder) {
   std::vector<Fault> parsed;
   for (const std::string& text : faults) {
     ACCRUE_ASSIGN_OR_RETURN(Fault fault, Parse(process, text));
@@ -198,6 +215,7 @@ absl::Status ArmFaults(FaultProcess process, const std::vector<std::string>& fau
   }
   absl::MutexLock lock(&mutex);
   Armed() = std::move(parsed);
+  OnceFolder() = once_folder;
   fault_internal::any_armed.store(!Armed().empty(), std::memory_order_relaxed);
   return absl::OkStatus();
 }

@@ -6,7 +6,8 @@
 //
 // Without such a flag a place costs one relaxed load and one predicted branch; places are steps of a window, units and
 // buckets, never elements. With one, the process writes "fault injected: ..." to standard error and does what it says,
-// once: each --fault fires a single time in the life of a process.
+// once: each --fault fires a single time in the life of a process, or, with --fault-once FOLDER, of all processes that are
+// given that folder.
 //
 // Thread-safe. ArmFaults is called once, before threads are started.
 #pragma once
@@ -31,12 +32,12 @@ namespace accrue {
   X(kWorkerWelcomed, "worker.welcomed", "join", P, false, "Welcome came")                                            \
   X(kWorkerLoading, "worker.loading", "join", P, false, "a job is assigned, nothing of it is loaded")                \
   X(kWorkerLoaded, "worker.loaded", "join", P, false, "the job is loaded, JobLoaded not yet queued")                 \
-  X(kWorkerProbed, "worker.probed", "train", P, false, "the probe is computed, not yet reported")                    \
+  X(kWorkerProbed, "worker.probed", "start", P, false, "the probe is computed, not yet reported")                    \
   X(kWorkerPlanTaken, "worker.plan_taken", "train", P, true, "a Plan's units are taken")                             \
   X(kWorkerUnitBegun, "worker.unit_begun", "train", E, true, "before a unit's data are read")                        \
   X(kWorkerUnitAdded, "worker.unit_added", "train", P, true, "a unit is in the accumulator, its report is not made") \
   X(kWorkerUnitReported, "worker.unit_reported", "train", P, true, "a unit's report is made")                        \
-  X(kWorkerEvaluated, "worker.evaluated", "train", P, true, "an evaluation unit is done, not yet reported")          \
+  X(kWorkerEvaluated, "worker.evaluated", "checkpoint", P, true, "an evaluation unit is done, not yet reported")          \
   X(kWorkerComputed, "worker.computed", "train", P, true, "all units are done, WindowComputed not yet queued")       \
   X(kWorkerComputedSent, "worker.computed_sent", "train", P, true, "WindowComputed is queued")                       \
   X(kWorkerSealTaken, "worker.seal_taken", "train", P, true, "a Seal is acted on")                                   \
@@ -52,11 +53,11 @@ namespace accrue {
   X(kWorkerReplayTaken, "worker.replay_taken", "replay", P, true, "a Replay came, the attempt is thrown away")       \
   X(kWorkerAbortTaken, "worker.abort_taken", "abort", P, true, "an Abort came")                                      \
   X(kWorkerReduceFailedSent, "worker.reduce_failed_sent", "abort", P, true, "ReduceFailed is queued")                \
-  X(kWorkerShardBegun, "worker.shard_begun", "train", E, true, "before a checkpoint's shard is written")             \
-  X(kWorkerShardHalf, "worker.shard_half", "train", P, false, "half of a shard's arrays are written")                \
-  X(kWorkerShardWritten, "worker.shard_written", "train", P, true, "a shard is in place, not yet reported")          \
+  X(kWorkerShardBegun, "worker.shard_begun", "checkpoint", E, true, "before a checkpoint's shard is written")             \
+  X(kWorkerShardHalf, "worker.shard_half", "checkpoint", P, false, "half of a shard's arrays are written")                \
+  X(kWorkerShardWritten, "worker.shard_written", "checkpoint", P, true, "a shard is in place, not yet reported")          \
   X(kWorkerSyncBegun, "worker.sync_begun", "join", E, true, "a StateSync is acted on")                               \
-  X(kWorkerSyncSent, "worker.sync_chunk_sent", "join", E, true, "the source has sent a chunk of the state")          \
+  X(kWorkerSyncSent, "worker.sync_chunk_sent", "source", E, true, "the source has sent a chunk of the state")          \
   X(kWorkerSyncReceived, "worker.sync_chunk_received", "join", E, true, "a joiner has received a chunk of the state") \
   X(kWorkerSynced, "worker.synced", "join", P, true, "the state is sent or received, not yet said")                  \
   X(kWorkerDraining, "worker.draining", "drain", P, false, "Leaving is queued")                                      \
@@ -71,7 +72,7 @@ namespace accrue {
 #define ACCRUE_COORDINATOR_FAULT_POINTS(X)                                                                            \
   X(kCoordinatorTermRaised, "coordinator.term_raised", "restart", P, false, "the term is raised, no job is taken up") \
   X(kCoordinatorTakenUp, "coordinator.taken_up", "restart", P, false, "jobs are taken up, nothing is served yet")     \
-  X(kCoordinatorWelcoming, "coordinator.welcoming", "train", P, false, "a worker's Hello came, Welcome not yet queued") \
+  X(kCoordinatorWelcoming, "coordinator.welcoming", "start", P, false, "a worker's Hello came, Welcome not yet queued") \
   X(kCoordinatorEpochRecording, "coordinator.epoch_recording", "join", P, false, "before a new epoch's transaction")  \
   X(kCoordinatorEpochRecorded, "coordinator.epoch_recorded", "join", P, false, "an epoch is durable, not yet told")   \
   X(kCoordinatorAttemptRecording, "coordinator.attempt_recording", "replay", P, true, "before a new attempt's transaction") \
@@ -81,9 +82,9 @@ namespace accrue {
   X(kCoordinatorCommitRecorded, "coordinator.commit_recorded", "train", P, true, "a commit is durable, not yet logged or told") \
   X(kCoordinatorCommitLineTorn, "coordinator.commit_line_torn", "train", K, true, "half of a commit's line is in windows.jsonl") \
   X(kCoordinatorCommitLogged, "coordinator.commit_logged", "train", P, true, "a commit's line is in windows.jsonl")   \
-  X(kCoordinatorEvaluationRecorded, "coordinator.evaluation_recorded", "train", P, true, "an evaluation is durable, not logged") \
-  X(kCoordinatorStateRecorded, "coordinator.state_recorded", "train", P, false, "a job's new state is durable")       \
-  X(kCoordinatorAssignSent, "coordinator.assign_sent", "train", P, true, "an AssignJob is on the wire")               \
+  X(kCoordinatorEvaluationRecorded, "coordinator.evaluation_recorded", "checkpoint", P, true, "an evaluation is durable, not logged") \
+  X(kCoordinatorStateRecorded, "coordinator.state_recorded", "start", P, false, "a job's new state is durable")       \
+  X(kCoordinatorAssignSent, "coordinator.assign_sent", "start", P, true, "an AssignJob is on the wire")               \
   X(kCoordinatorPlanSent, "coordinator.plan_sent", "train", P, true, "a Plan is on the wire")                         \
   X(kCoordinatorSealSent, "coordinator.seal_sent", "train", P, true, "a Seal is on the wire, to one member")          \
   X(kCoordinatorCommitSent, "coordinator.commit_sent", "train", P, true, "a Commit is on the wire, to one member")    \
@@ -91,10 +92,10 @@ namespace accrue {
   X(kCoordinatorAbortSent, "coordinator.abort_sent", "abort", P, true, "an Abort is on the wire, to one member")      \
   X(kCoordinatorSyncSent, "coordinator.sync_sent", "join", P, true, "a StateSync is on the wire, to one worker")      \
   X(kCoordinatorReleaseSent, "coordinator.release_sent", "drain", P, false, "a Release is on the wire")               \
-  X(kCoordinatorCheckpointVerified, "coordinator.checkpoint_verified", "train", E, true, "shards are verified, no manifest yet") \
-  X(kCoordinatorManifestRenaming, "coordinator.manifest_renaming", "train", E, true, "a manifest is written beside its place") \
-  X(kCoordinatorManifestWritten, "coordinator.manifest_written", "train", P, true, "a manifest is in place, not yet recorded") \
-  X(kCoordinatorCheckpointRecorded, "coordinator.checkpoint_recorded", "train", P, true, "a checkpoint is recorded") \
+  X(kCoordinatorCheckpointVerified, "coordinator.checkpoint_verified", "checkpoint", E, true, "shards are verified, no manifest yet") \
+  X(kCoordinatorManifestRenaming, "coordinator.manifest_renaming", "checkpoint", E, true, "a manifest is written beside its place") \
+  X(kCoordinatorManifestWritten, "coordinator.manifest_written", "checkpoint", P, true, "a manifest is in place, not yet recorded") \
+  X(kCoordinatorCheckpointRecorded, "coordinator.checkpoint_recorded", "checkpoint", P, true, "a checkpoint is recorded") \
   X(kCoordinatorTimelineRecorded, "coordinator.timeline_recorded", "rollback", P, false, "a new timeline is durable, nothing is told")
 
 #define ACCRUE_FAULT_POINT_ID(id, name, scenario, actions, windowed, where) id,
@@ -110,8 +111,10 @@ inline constexpr int64_t kNoFaultWindow = -1;
 inline constexpr int kFaultExitCode = 86;
 
 // Arms what --fault says, each "NAME[@WINDOW][#N][=ACTION]": at the Nth passing (default 1) of that window (default any).
-// INVALID_ARGUMENT says what was found and what is expected.
-absl::Status ArmFaults(FaultProcess process, const std::vector<std::string>& faults);
+// once_folder: what was made in it by another process with the same --fault-once, or by this one's former life, is not
+// made again; empty: each process for itself. INVALID_ARGUMENT says what was found and what is expected.
+absl::Status ArmFaults(FaultProcess process, const std::vector<std::string>& faults,
+                       const std::string& once_folder = "");
 
 // What --list-fault-points prints: a line for each point, "NAME<tab>SCENARIO<tab>ACTION,ACTION,...<tab>where it is".
 std::string ListFaultPoints(FaultProcess process);

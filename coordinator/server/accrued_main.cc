@@ -74,6 +74,9 @@ int main(int argc, char** argv) {
   std::vector<std::string> faults;
   app.add_option("--fault", faults,
                  "NAME[@WINDOW][#N]=kill|stop|exit|hang|error: for tests of recovery, fail at this point");
+  std::string fault_once;
+  app.add_option("--fault-once", fault_once,
+                 "Folder in which processes mark the faults that were made, so that each is made once");
   bool list_fault_points = false;
   app.add_flag("--list-fault-points", list_fault_points, "Print the points that --fault knows");
   if (const std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
@@ -81,7 +84,8 @@ int main(int argc, char** argv) {
     std::cout << accrue::ListFaultPoints(accrue::FaultProcess::kCoordinator);
     return 0;
   }
-  if (const absl::Status armed = accrue::ArmFaults(accrue::FaultProcess::kCoordinator, faults); !armed.ok()) {
+  if (const absl::Status armed = accrue::ArmFaults(accrue::FaultProcess::kCoordinator, faults, fault_once);
+      !armed.ok()) {
     Fail(absl::InvalidArgumentError(absl::StrCat("--fault: ", armed.message())));
     return accrue::kUsageExitCode;
   }

@@ -1,9 +1,11 @@
 #include "common/fault_points.h"
 
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <set>
 #include <string>
 #include <vector>
@@ -58,6 +60,18 @@ TEST_F(FaultPointsTest, EachFault_FiresOnce) {
   // Both were passed the first time; the second fires at the next.
   EXPECT_TRUE(Fails(FaultPoint::kWorkerUnitBegun, 0));
   EXPECT_FALSE(Fails(FaultPoint::kWorkerUnitBegun, 0));
+}
+
+TEST_F(FaultPointsTest, OnceFolder_IsSharedByProcesses) {
+  std::string folder = testing::TempDir() + "/once-XXXXXX";
+  ASSERT_NE(mkdtemp(folder.data()), nullptr);
+  const std::vector<std::string> faults = {"worker.unit_begun@3=error", "worker.unit_begun@4=error"};
+  for (const bool fires : {true, false}) {  // a first process, and a second one
+    ASSERT_TRUE(ArmFaults(FaultProcess::kWorker, faults, folder).ok());
+    EXPECT_EQ(Fails(FaultPoint::kWorkerUnitBegun, 3), fires);
+  }
+  EXPECT_TRUE(Fails(FaultPoint::kWorkerUnitBegun, 4));
+  std::filesystem::remove_all(folder);
 }
 
 TEST_F(FaultPointsTest, Error_NamesTheFault) {

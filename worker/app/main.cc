@@ -38,6 +38,7 @@ struct Flags {
   int64_t coordinator_timeout_s = 3600;
   std::string synthetic;  // as given; empty: none
   std::vector<std::string> faults;
+  std::string fault_once;
   bool list_fault_points = false;
 };
 
@@ -200,13 +201,16 @@ int main(int argc, char** argv) {
       "MILLISECONDS[,PARAMETERS]: for tests of a fleet. Units take this time and no processor; nothing is learnt");
   options.app().add_option("--fault", flags.faults,
                            "NAME[@WINDOW][#N]=kill|stop|exit|hang|error: for tests of recovery, fail at this point");
+  options.app().add_option("--fault-once", flags.fault_once,
+                           "Folder in which processes mark the faults that were made, so that each is made once");
   options.app().add_flag("--list-fault-points", flags.list_fault_points, "Print the points that --fault knows");
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
   if (flags.list_fault_points) {
     std::cout << accrue::ListFaultPoints(accrue::FaultProcess::kWorker);
     return EXIT_SUCCESS;
   }
-  if (const absl::Status armed = accrue::ArmFaults(accrue::FaultProcess::kWorker, flags.faults); !armed.ok()) {
+  if (const absl::Status armed = accrue::ArmFaults(accrue::FaultProcess::kWorker, flags.faults, flags.fault_once);
+      !armed.ok()) {
     std::cerr << "accrue-worker: --fault: " << armed.message() << "\n";
     return accrue::kUsageExitCode;
   }

@@ -155,6 +155,7 @@ absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
   ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, sink));
   const UnitStats& stats = job_.accumulator->FinishUnit();
   const int64_t end_ns = Now();
+  LogDebug("unit added", {{"window", name.window}, {"attempt", share.key.attempt()}, {"unit", name.unit}});
   PassFaultPoint(FaultPoint::kWorkerUnitAdded, name.window);
   if (FaultFires(FaultPoint::kFlipAccumulator, name.window)) FlipBit(*job_.backend, job_.accumulator->ExactBucket(0));
 
