@@ -33,7 +33,7 @@ class SyntheticTest(CliTest):
         self.start_worker("--synthetic", "1,5000")
         self.accrue("submit", self.write_job(), "--output", self.path("out"))
         self.accrue("wait", "tiny")
-        self.assert_says(self.accrue("describe", "tiny").out, "synthetic", "nothing is learnt", "5,000")
+        self.assert_says(self.accrue("describe", "tiny").out, "synthetic", "nothing is learnt", "5.0k")
         self.assertTrue(json.loads(self.accrue("describe", "tiny", "-o", "json").out)["status"]["synthetic"])
         self.assert_says(self.accrue("workers", "-o", "json").out, '"synthetic"', "1 ms, 5000 parameters")
         with urllib.request.urlopen(f"http://{ready.http}/metrics", timeout=harness.TIMEOUT_S) as answer:

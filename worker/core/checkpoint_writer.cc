@@ -57,8 +57,9 @@ void CheckpointWriter::WriteNow(const Task& task) {
   v1::CheckpointWritten& written = *message.mutable_checkpoint_written();
   *written.mutable_key() = task.key;
   written.set_checkpoint_window(task.window);
-  absl::StatusOr<CheckpointFileInfo> info = FaultStatus(FaultPoint::kWorkerShardBegun, task.window);
-  if (info.status().ok()) info = WriteSnapshot(file_system_, task.directory, task.snapshot);
+  const absl::Status fault = FaultStatus(FaultPoint::kWorkerShardBegun, task.window);
+  absl::StatusOr<CheckpointFileInfo> info = fault.ok() ? WriteSnapshot(file_system_, task.directory, task.snapshot)
+                                                       : absl::StatusOr<CheckpointFileInfo>(fault);
   PassFaultPoint(FaultPoint::kWorkerShardWritten, task.window);
   if (info.ok()) {
     v1::CheckpointFile& file = *written.add_files();
