@@ -96,7 +96,7 @@ namespace accrue {
   X(kCoordinatorManifestRenaming, "coordinator.manifest_renaming", "checkpoint", E, true, "a manifest is written beside its place") \
   X(kCoordinatorManifestWritten, "coordinator.manifest_written", "checkpoint", P, true, "a manifest is in place, not yet recorded") \
   X(kCoordinatorCheckpointRecorded, "coordinator.checkpoint_recorded", "checkpoint", P, true, "a checkpoint is recorded") \
-  X(kCoordinatorTimelineRecorded, "coordinator.timeline_recorded", "rollback", P, false, "a new timeline is durable, nothing is told")
+  X(kCoordinatorNobodyRecorded, "coordinator.nobody_recorded", "rollback", P, false, "that no member is left is durable")
 
 #define ACCRUE_FAULT_POINT_ID(id, name, scenario, actions, windowed, where) id,
 enum class FaultPoint : uint8_t {

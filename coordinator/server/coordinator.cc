@@ -35,8 +35,9 @@ void PassDurablePoints(absl::Span<const core::Effect> effects, bool recorded) {
     if (const auto* commit = std::get_if<core::PersistCommit>(&effect)) {
       PassFaultPoint(recorded ? FaultPoint::kCoordinatorCommitRecorded : FaultPoint::kCoordinatorCommitRecording,
                      commit->record.window.value());
-    } else if (std::holds_alternative<core::PersistEpoch>(effect)) {
+    } else if (const auto* epoch = std::get_if<core::PersistEpoch>(&effect)) {
       PassFaultPoint(recorded ? FaultPoint::kCoordinatorEpochRecorded : FaultPoint::kCoordinatorEpochRecording);
+      if (recorded && epoch->members.empty()) PassFaultPoint(FaultPoint::kCoordinatorNobodyRecorded);
     } else if (const auto* attempt = std::get_if<core::PersistAttempt>(&effect)) {
       PassFaultPoint(recorded ? FaultPoint::kCoordinatorAttemptRecorded : FaultPoint::kCoordinatorAttemptRecording,
                      attempt->window.value());

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "common/fault_points.h"
 #include "common/log.h"
 #include "common/status.h"
 #include "coordinator/server/coordinator.h"
@@ -162,7 +161,6 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
     run.SetLayout(start.live->layout);
   } else {
     ACCRUE_RETURN_IF_ERROR(journal_.StartTimeline(id, start.timeline, Window(next)));
-    PassFaultPoint(FaultPoint::kCoordinatorTimelineRecorded);
     run.record.timeline = start.timeline;
   }
   ACCRUE_ASSIGN_OR_RETURN(run.log, WindowLog::Open(file_system_, run.resolved->output_directory(), Window(next), commits,
