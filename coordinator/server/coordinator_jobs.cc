@@ -43,7 +43,7 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::Submit(ResolvedSubmission submis
   std::vector<std::string> warnings = std::move(submission.warnings);
   warnings.insert(warnings.end(), folder.warnings.begin(), folder.warnings.end());
   ACCRUE_ASSIGN_OR_RETURN(run->log,
-                          WindowLog::Open(file_system_, job.output_directory(), folder.start.window, {}, warnings));
+                          WindowLog::Open(file_system_, job.output_directory(), folder.start.window, {}, {}, warnings));
   run->before = run->log->last();
   run->resolved = std::make_shared<const v1::ResolvedJob>(job);
   run->data = std::move(submission.data);
@@ -153,9 +153,9 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
       next = std::max(next, window + 1);
     }
   }
-  ACCRUE_ASSIGN_OR_RETURN(const std::vector<EvaluationRecord> evaluations, journal_.Evaluations(id, start.window));
+  ACCRUE_ASSIGN_OR_RETURN(const std::vector<EvaluationRecord> evaluations, journal_.Evaluations(id, Window(0)));
   for (const EvaluationRecord& evaluation : evaluations) {
-    if (evaluation.window.value() <= next) start.evaluated[evaluation.window.value()] = evaluation.loss;
+    if (evaluation.window >= start.window && evaluation.window.value() <= next) start.evaluated[evaluation.window.value()] = evaluation.loss;
   }
   if (start.live.has_value()) {
     run.SetLayout(start.live->layout);
@@ -164,7 +164,7 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
     run.record.timeline = start.timeline;
   }
   ACCRUE_ASSIGN_OR_RETURN(run.log, WindowLog::Open(file_system_, run.resolved->output_directory(), Window(next), commits,
-                                                   warnings));
+                                                   evaluations, warnings));
   run.before = run.log->last();
   ACCRUE_ASSIGN_OR_RETURN(run.last_commit, journal_.LastCommit(id));
   return start;

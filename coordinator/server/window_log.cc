@@ -101,6 +101,7 @@ std::string EvaluationLine(const EvaluationRecord& evaluation) {
 absl::StatusOr<std::unique_ptr<WindowLog>> WindowLog::Open(FileSystem& file_system, const std::string& directory,
                                                            Window next_window,
                                                            const std::vector<CommitRecord>& journaled,
+                                                           const std::vector<EvaluationRecord>& journaled_evaluations,
                                                            std::vector<std::string>& warnings) {
   std::unique_ptr<WindowLog> log(new WindowLog);
   const std::string windows_path = JoinPath(directory, "windows.jsonl");
@@ -126,11 +127,17 @@ absl::StatusOr<std::unique_ptr<WindowLog>> WindowLog::Open(FileSystem& file_syst
   const std::string evaluations_path = JoinPath(directory, "evaluations.jsonl");
   ACCRUE_ASSIGN_OR_RETURN(const std::string evaluations, ReadIfThere(file_system, evaluations_path));
   const GoodPart good_evaluations = FindGoodPart(evaluations, next_window.value() + 1);
-  if (good_evaluations.size_bytes != evaluations.size()) {
-    ACCRUE_RETURN_IF_ERROR(
-        file_system.WriteAtomically(evaluations_path, evaluations.substr(0, good_evaluations.size_bytes)));
-  }
   log->next_evaluation_ = good_evaluations.next;
+  std::string mended_evaluations = evaluations.substr(0, good_evaluations.size_bytes);
+  for (const EvaluationRecord& evaluation : journaled_evaluations) {
+    const int64_t window = evaluation.window.value();
+    if (window < log->next_evaluation_ || window > next_window.value()) continue;
+    log->next_evaluation_ = window + 1;
+    absl::StrAppend(&mended_evaluations, EvaluationLine(evaluation), "\n");
+  }
+  if (mended_evaluations != evaluations) {
+    ACCRUE_RETURN_IF_ERROR(file_system.WriteAtomically(evaluations_path, mended_evaluations));
+  }
   ACCRUE_ASSIGN_OR_RETURN(log->windows_, file_system.OpenForAppend(windows_path));
   ACCRUE_ASSIGN_OR_RETURN(log->evaluations_, file_system.OpenForAppend(evaluations_path));
   return log;

@@ -35,9 +35,10 @@ class WindowLogTest : public testing::Test {
     return commit;
   }
 
-  std::unique_ptr<WindowLog> Open(int64_t next, const std::vector<CommitRecord>& journaled = {}) {
+  std::unique_ptr<WindowLog> Open(int64_t next, const std::vector<CommitRecord>& journaled = {},
+                                  const std::vector<EvaluationRecord>& evaluations = {}) {
     warnings_.clear();
-    auto log = WindowLog::Open(FileSystem::Real(), folder_, Window(next), journaled, warnings_);
+    auto log = WindowLog::Open(FileSystem::Real(), folder_, Window(next), journaled, evaluations, warnings_);
     EXPECT_TRUE(log.ok()) << log.status();
     return *std::move(log);
   }
@@ -117,6 +118,19 @@ TEST_F(WindowLogTest, Open_EvaluationsBeyondTheResumePoint_AreCut) {
   EXPECT_THAT(Windows("evaluations.jsonl"), ElementsAre(2));
   EXPECT_TRUE(log->Append(EvaluationRecord{Window(4), 1, 1}).ok());
   EXPECT_THAT(Windows("evaluations.jsonl"), ElementsAre(2, 4));
+}
+
+TEST_F(WindowLogTest, Open_EvaluationsMissing_AreTakenFromTheJournal) {
+  const std::vector<EvaluationRecord> journaled = {{Window(2), 0.5, 7}, {Window(4), 0.25, 7}, {Window(6), 0.125, 7}};
+  {
+    auto log = Open(4, {Commit(0), Commit(1), Commit(2), Commit(3)});
+    EXPECT_TRUE(log->Append(journaled[0]).ok());
+  }
+  auto log = Open(4, {}, journaled);
+  EXPECT_EQ(Contents("evaluations.jsonl"), EvaluationLine(journaled[0]) + "\n" + EvaluationLine(journaled[1]) + "\n");
+  EXPECT_TRUE(log->Append(journaled[1]).ok());  // it is there
+  EXPECT_TRUE(log->Append(journaled[2]).ok());
+  EXPECT_THAT(Windows("evaluations.jsonl"), ElementsAre(2, 4, 6));
 }
 
 TEST_F(WindowLogTest, Open_WindowsMissing_SaysSo) {
