@@ -41,8 +41,8 @@ namespace accrue {
   X(kWorkerComputed, "worker.computed", "train", P, true, "all units are done, WindowComputed not yet queued")       \
   X(kWorkerComputedSent, "worker.computed_sent", "train", P, true, "WindowComputed is queued")                       \
   X(kWorkerSealTaken, "worker.seal_taken", "train", P, true, "a Seal is acted on")                                   \
-  X(kWorkerForming, "worker.communicator_forming", "train", E, true, "before members meet")                          \
-  X(kWorkerFormed, "worker.communicator_formed", "train", P, true, "members have met")                               \
+  X(kWorkerForming, "worker.communicator_forming", "start", E, true, "before members meet")                          \
+  X(kWorkerFormed, "worker.communicator_formed", "start", P, true, "members have met")                               \
   X(kWorkerBucketReducing, "worker.bucket_reducing", "train", E, true, "before a bucket's all-reduce")               \
   X(kWorkerBucketReduced, "worker.bucket_reduced", "train", P, true, "a bucket's sums are here, not yet checked")    \
   X(kWorkerBucketFinal, "worker.bucket_final", "train", P, true, "a bucket is final")                                \
