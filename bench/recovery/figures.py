@@ -9,7 +9,6 @@ service. Prints one table: median, worst, and the 95% confidence interval of the
 (by its normal approximation). An interval wider than the bound that it is held against says "unresolved".
 """
 import argparse
-import json
 import math
 import os
 import pathlib
