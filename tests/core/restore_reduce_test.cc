@@ -84,15 +84,16 @@ TEST_F(RestoreReduceTest, BackAndNeverSaysWhatItHolds_ExpelledInTheEnd) {
   Back(Level(kA, {0, 1}));
   Back(Level(kB, {2}));
   Resume(kC);
-  Pass(3'100'000'000);
+  Pass(RestoreOptions().reconnect_ns);
+  Pass(RestoreOptions().abort_timeout_ns - 1'000'000'000);
   EXPECT_EQ(h.View().state, JobState::kWaiting);
-  h.AdvanceNs(RestoreOptions().abort_timeout_ns);
-  for (const WorkerView& worker : h.core.Workers()) h.Apply(WorkerHeartbeat{worker.incarnation, 1});
+  h.AdvanceNs(1'100'000'000);
   h.Apply(Tick{});
   ASSERT_THAT(Expelled(), SizeIs(1));
   EXPECT_EQ(Expelled()[0].worker, kC);
   EXPECT_THAT(Expelled()[0].reason, HasSubstr("did not say in time"));
   EXPECT_EQ(h.View().state, JobState::kRunning);
+  EXPECT_EQ(h.View().workers, 2);
 }
 
 }  // namespace

@@ -82,16 +82,6 @@ TEST_F(RestoreTest, SomeNeverBack_GoesOnWithoutThem_LateOneMustRejoin) {
   EXPECT_THAT(h.Sent<Seal>(), SizeIs(1));
 }
 
-TEST_F(RestoreTest, Back_SaysNothing_IsExpelledAtTheDeadline) {
-  Submit();
-  Resume(kA);
-  Back(Level(kB, {}));
-  PassDeadline();
-  EXPECT_EQ(h.View().state, JobState::kRunning);
-  EXPECT_EQ(h.View().workers, 1);
-  EXPECT_EQ(h.core.Workers().size(), 1u);
-}
-
 TEST_F(RestoreTest, Back_DiesAgain_IsNotAwaitedASecondTime) {
   Submit();
   Back(Level(kA, {0}));

@@ -148,7 +148,8 @@ int Run(const Flags& flags) {
     };
   }
   NativeJobFactory jobs(factory, FileSystem::Real(), backend);
-  Worker worker({.session = {.hello = HelloOf(flags, synthetic, *backend), .keep_ms = flags.coordinator_timeout_s * 1000}},
+  Worker worker({.session = {.hello = HelloOf(flags, synthetic, *backend),
+                             .keep_ms = flags.coordinator_timeout_s * 1000}},
                 {.links = coordinator->links(),
                  .jobs = jobs,
                  .collectives = **collectives,
