@@ -116,6 +116,18 @@ struct PhaseTimes {
           evaluate_ns = 0, checkpoint_ns = 0;
 };
 
+struct Phase {
+  const char* name;
+  int64_t PhaseTimes::*ns;
+};
+// Every phase, by the name that journal, metrics and windows.jsonl give it.
+inline constexpr Phase kPhases[] = {
+    {"compute", &PhaseTimes::compute_ns}, {"accumulate", &PhaseTimes::accumulate_ns},
+    {"wait_seal", &PhaseTimes::wait_seal_ns}, {"reduce", &PhaseTimes::reduce_ns},
+    {"step", &PhaseTimes::step_ns}, {"data", &PhaseTimes::data_ns},
+    {"evaluate", &PhaseTimes::evaluate_ns}, {"checkpoint", &PhaseTimes::checkpoint_ns},
+};
+
 struct EvaluationReport {
   int64_t unit = 0;
   double loss_sum = 0;

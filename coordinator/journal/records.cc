@@ -15,16 +15,7 @@ using Json = nlohmann::json;
 constexpr const char* kStateNames[] = {"waiting",   "starting",  "running", "paused",
                                        "finishing", "succeeded", "failed",  "cancelled"};
 
-struct PhaseName {
-  const char* name;
-  int64_t core::PhaseTimes::*member;
-};
-constexpr PhaseName kPhases[] = {
-    {"compute_ns", &core::PhaseTimes::compute_ns},     {"accumulate_ns", &core::PhaseTimes::accumulate_ns},
-    {"wait_seal_ns", &core::PhaseTimes::wait_seal_ns}, {"reduce_ns", &core::PhaseTimes::reduce_ns},
-    {"step_ns", &core::PhaseTimes::step_ns},           {"data_ns", &core::PhaseTimes::data_ns},
-    {"evaluate_ns", &core::PhaseTimes::evaluate_ns},   {"checkpoint_ns", &core::PhaseTimes::checkpoint_ns},
-};
+std::string PhaseKey(const core::Phase& phase) { return absl::StrCat(phase.name, "_ns"); }
 
 // Runs `read` on the parsed text; the library's exceptions end here.
 template <typename Value, typename Read>
@@ -89,7 +80,7 @@ std::string WorkersToText(const std::vector<core::WorkerWindow>& workers) {
                   {"units", worker.units},
                   {"gradient_norm", worker.gradient_norm},  // null when it is not finite
                   {"memory_bytes", worker.memory_bytes}};
-    for (const PhaseName& phase : kPhases) entry[phase.name] = worker.phases.*phase.member;
+    for (const core::Phase& phase : core::kPhases) entry[PhaseKey(phase)] = worker.phases.*phase.ns;
     json.push_back(std::move(entry));
   }
   return Dump(json);
@@ -106,7 +97,7 @@ absl::StatusOr<std::vector<core::WorkerWindow>> WorkersFromText(const std::strin
       const Json& norm = entry.at("gradient_norm");
       worker.gradient_norm = norm.is_null() ? std::numeric_limits<double>::quiet_NaN() : norm.get<double>();
       worker.memory_bytes = entry.at("memory_bytes").get<int64_t>();
-      for (const PhaseName& phase : kPhases) worker.phases.*phase.member = entry.at(phase.name).get<int64_t>();
+      for (const core::Phase& phase : core::kPhases) worker.phases.*phase.ns = entry.at(PhaseKey(phase)).get<int64_t>();
       workers.push_back(std::move(worker));
     }
     return workers;

@@ -160,14 +160,9 @@ void Metrics::WindowCommitted(const JobId& job, const core::WindowRecord& window
     s.OfWorker(s.worker_units, worker.name).Increment(static_cast<double>(worker.units));
     s.OfWorker(s.worker_norm, worker.name).Set(worker.gradient_norm);
     s.OfWorker(s.worker_memory, worker.name).Set(static_cast<double>(worker.memory_bytes));
-    const std::pair<const char*, int64_t> phases[] = {
-        {"compute", worker.phases.compute_ns},     {"accumulate", worker.phases.accumulate_ns},
-        {"wait_seal", worker.phases.wait_seal_ns}, {"reduce", worker.phases.reduce_ns},
-        {"step", worker.phases.step_ns},           {"data", worker.phases.data_ns},
-        {"evaluate", worker.phases.evaluate_ns},   {"checkpoint", worker.phases.checkpoint_ns}};
-    for (const auto& [phase, nanoseconds] : phases) {
-      s.Series("worker " + worker.name, s.worker_phases, {{"worker", worker.name}, {"phase", phase}}, phase)
-          .Increment(static_cast<double>(std::max<int64_t>(0, nanoseconds)) * 1e-9);
+    for (const core::Phase& phase : core::kPhases) {
+      s.Series("worker " + worker.name, s.worker_phases, {{"worker", worker.name}, {"phase", phase.name}}, phase.name)
+          .Increment(static_cast<double>(std::max<int64_t>(0, worker.phases.*phase.ns)) * 1e-9);
     }
   }
 }

@@ -88,7 +88,15 @@ std::string WindowLine(const CommitRecord& commit) {
   line["unix_seconds"] = static_cast<double>(commit.committed_unix_ns) * 1e-9;
   line["workers"] = Json::array();
   for (const core::WorkerWindow& worker : w.workers) {
-    line["workers"].push_back({{"name", worker.name}, {"units", worker.units}, {"gradient_norm", worker.gradient_norm}});
+    Json seconds_in = Json::object();
+    for (const core::Phase& phase : core::kPhases) {
+      seconds_in[phase.name] = static_cast<double>(worker.phases.*phase.ns) * 1e-9;
+    }
+    line["workers"].push_back({{"name", worker.name},
+                               {"units", worker.units},
+                               {"gradient_norm", worker.gradient_norm},
+                               {"memory_bytes", worker.memory_bytes},
+                               {"seconds", std::move(seconds_in)}});
   }
   return line.dump(-1, ' ', false, Json::error_handler_t::replace);
 }

@@ -71,6 +71,21 @@ TEST_F(WindowLogTest, WindowLine_BeginsWithTheDocumentedFields) {
                                              "\"tokens\":9,\"digest\":\"digest-7\","));
 }
 
+TEST_F(WindowLogTest, WindowLine_Workers_HaveMemoryAndSecondsOfEachPhase) {
+  CommitRecord commit = Commit(7);
+  core::WorkerWindow& worker = commit.window.workers.emplace_back();
+  worker.name = "a";
+  worker.units = 3;
+  worker.memory_bytes = 1 << 20;
+  worker.phases.compute_ns = 1'500'000'000;
+  worker.phases.wait_seal_ns = 250'000'000;
+  const nlohmann::json line = nlohmann::json::parse(WindowLine(commit)).at("workers").at(0);
+  EXPECT_EQ(line["memory_bytes"], 1 << 20);
+  EXPECT_EQ(line["seconds"]["compute"], 1.5);
+  EXPECT_EQ(line["seconds"]["wait_seal"], 0.25);
+  EXPECT_THAT(line["seconds"], SizeIs(std::size(core::kPhases)));
+}
+
 TEST_F(WindowLogTest, WindowLine_Doubles_KeepAllDigits) {
   CommitRecord commit = Commit(0);
   commit.window.loss = 0.1 + 0.2;
