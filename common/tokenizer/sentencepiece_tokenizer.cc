@@ -1,4 +1,5 @@
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -8,6 +9,7 @@
 #include "absl/strings/strip.h"
 #include "common/check.h"
 #include "common/status.h"
+#include "common/tokenizer/sentencepiece_json.h"
 #include "common/tokenizer/sentencepiece_model.h"
 #include "common/tokenizer/sentencepiece_normalizer.h"
 #include "common/tokenizer/sentencepiece_segmenter.h"
@@ -127,7 +129,8 @@ class SentencePieceTokenizer : public Tokenizer {
   }
 
   std::vector<File> Files() const override {
-    const nlohmann::ordered_json config{{"tokenizer_class", "LlamaTokenizer"},
+    const std::optional<std::string> json = SentencePieceToJson(model_);
+    const nlohmann::ordered_json config{{"tokenizer_class", json ? "PreTrainedTokenizerFast" : "LlamaTokenizer"},
                                         {"bos_token", "<s>"},
                                         {"eos_token", model_.end_of_sentence},
                                         {"unk_token", model_.pieces[static_cast<size_t>(unknown_id_)].text},
@@ -136,9 +139,11 @@ class SentencePieceTokenizer : public Tokenizer {
                                         {"add_prefix_space", model_.add_dummy_prefix},
                                         {"legacy", false},
                                         {"clean_up_tokenization_spaces", false}};
-    return {{"tokenizer.model", serialized_},
-            {"tokenizer_config.json",
-             config.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"}};
+    std::vector<File> files{{"tokenizer.model", serialized_},
+                            {"tokenizer_config.json",
+                             config.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n"}};
+    if (json) files.push_back({"tokenizer.json", *json});
+    return files;
   }
 
  private:
