@@ -127,8 +127,6 @@ void Machine::SealWindow(Job& job, Totals totals) {
   seal.vanished_elements = totals.vanished_elements;
   seal.bucket_checksums = totals.bucket_checksums;
   seal.next_exponents = sealed.next_exponents;
-  seal.loss_sum = totals.loss_sum;
-  seal.vanished_elements = totals.vanished_elements;
   if (run.FinalBuckets() > 0) {
     for (Incarnation member : job.members) seal.final_buckets.push_back(run.parts.at(member).final_buckets);
   }

@@ -76,6 +76,25 @@ TEST_F(Recovery, DeathInTheReduce_OnlyItsUnitsAreComputedAgainWithinTheAttempt) 
   EXPECT_EQ(harness_.commits[0].workers[0].units + harness_.commits[0].workers[1].units, 4);
 }
 
+TEST_F(Recovery, StepThatFollowedTheFirstSeal_DoesNotCountForTheSecond) {
+  const auto workers = Sealed(3);
+  const accrue::core::Key old = harness_.Last<Seal>(workers[1]).key;
+  harness_.Gone(workers[2]);
+  harness_.Fail(workers[0]);
+  harness_.Fail(workers[1]);
+  harness_.Compute(workers[0], 0);
+  ASSERT_THAT(harness_.Sent<Seal>(), SizeIs(2));
+  WorkerStepped late{workers[1]};
+  late.key = old;
+  late.digest = "d0";
+  harness_.Apply(late);
+  EXPECT_EQ(harness_.core.Dropped().at("seal is old"), 1);
+  harness_.Step(workers[0], 0, "d0");
+  EXPECT_THAT(harness_.commits, IsEmpty()) << "one of two has stepped";
+  harness_.Step(workers[1], 0, "d0");
+  EXPECT_THAT(harness_.commits, SizeIs(1));
+}
+
 TEST_F(Recovery, FinalBuckets_AreNamedInRankOrderAndInTheManifest) {
   const auto workers = Sealed(3);
   harness_.Gone(workers[1]);

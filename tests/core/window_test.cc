@@ -271,6 +271,18 @@ TEST(Reports, Twice_CountOnce) {
   EXPECT_EQ(harness.core.Dropped().at("unit is reported twice"), 1);
 }
 
+TEST(Reports, OfAUnitThatAnotherHolds_IsDroppedAndItsHoldersCounts) {
+  Harness harness;
+  harness.Submit(SmallJob());
+  const auto workers = harness.Start(2);
+  const int64_t unit = harness.Held(workers[0], 0).at(0);
+  harness.Apply(UnitsReported{workers[1], harness.KeyOf(workers[1], 0), false, {harness.UnitOf(0, unit)}});
+  EXPECT_EQ(harness.core.Dropped().at("unit is not leased to the worker"), 1);
+  harness.RunWindow(workers, 0);
+  EXPECT_EQ(harness.core.Dropped().count("unit is reported twice"), 0u);
+  ASSERT_EQ(harness.commits.size(), 1u);
+}
+
 TEST(Reports, OfAnotherShape_ExpelTheWorker) {
   Harness harness;
   harness.Submit(SmallJob());

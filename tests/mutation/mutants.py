@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""Breaks the line that gives a guarantee, one at a time, in a copy of the sources, and sees that a test fails.
+
+  tests/mutation/mutants.py [--only TEXT] [--build FOLDER] [--jobs 2] [--list]
+
+Prints a table: the guarantee, the line broken, the first test that failed. Exits 1 if a mutant lives, if a line is not
+there any more (then mend the list), or if a test fails with nothing broken. The copy and its build stay in FOLDER.
+"""
+import argparse
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+class Mutant:
+    def __init__(self, guarantee, file, before, after, target, tests="*"):
+        self.guarantee, self.file, self.before, self.after = guarantee, file, before, after
+        self.target, self.tests = target, tests
+
+
+MUTANTS = [
+    # Numerics: docs/numerics.md
+    Mutant("a gradient is quantised by its own tensor's exponent", "worker/accumulate/accumulator.cc",
+           "exponents_[tensor], !defined_, sums", "exponents_[0], !defined_, sums", "accumulator_test"),
+    Mutant("a new window begins with no unit of the last", "worker/accumulate/accumulator.cc",
+           "    final_buckets_ = 0;\n    phase_ = Phase::kBetween;\n    defined_ = false;",
+           "    final_buckets_ = 0;\n    phase_ = Phase::kBetween;", "accumulator_test"),
+    Mutant("checksums name the place of what they sum", "worker/accumulate/accumulator.cc",
+           "            ChunkWeight(run.first_chunk + i) * chunk_stats_[i].weighted_sum;",
+           "            ChunkWeight(run.first_chunk) * chunk_stats_[i].weighted_sum;", "accumulator_test"),
+    Mutant("exponents leave headroom for the next window", "common/exponents.cc", " - kHeadroomBits", "", "common_test"),
+    Mutant("a window that overflows is replayed", "coordinator/core/seal.cc", "  if (replayed) {", "  if (false) {",
+           "core_window_test"),
+    Mutant("a window with a gradient that is not finite is skipped", "coordinator/core/seal.cc",
+           "const bool skipped = totals.non_finite || totals.valid_tokens == 0;\n  const bool replayed",
+           "const bool skipped = totals.valid_tokens == 0;\n  const bool replayed", "core_window_test"),
+    Mutant("the sum is divided by the window's valid tokens, once", "worker/optimizer/training_state.cc",
+           "outcome.clip_coefficient / static_cast<double>(input.valid_tokens)", "outcome.clip_coefficient",
+           "optimizer_test"),
+    Mutant("the gradient is clipped by its global norm", "worker/optimizer/training_state.cc",
+           "std::min(1.0, config_.clip_norm / (outcome.gradient_norm + 1e-6))", "1.0", "optimizer_test"),
+    Mutant("only matrices decay", "worker/engine/layout.cc", "tensor.decays = shape.shape.size() >= 2;",
+           "tensor.decays = true;", "golden_training_test"),
+    Mutant("the digest covers the exponents to come", "worker/optimizer/training_state.cc",
+           'hasher.Update(exponents_.empty() ? std::string("-\\n") : absl::StrCat(exponents_[t], "\\n"));', "",
+           "optimizer_test"),
+    Mutant("the digest covers every optimizer moment", "worker/optimizer/training_state.cc",
+           "    hasher.Update(hashes_.data(), hashes_.size() * sizeof(Hash128));\n    return hasher.Finish();\n  }\n\n  const",
+           "    hasher.Update(hashes_.data(), hashes_.size() / 3 * sizeof(Hash128));\n    return hasher.Finish();\n  }\n\n"
+           "  const", "optimizer_test"),
+    Mutant("warm-up runs at rate * (w + 1) / warmup", "common/schedule.cc", "static_cast<double>(window + 1) /",
+           "static_cast<double>(window) /", "common_test"),
+    Mutant("dropout is keyed by unit", "worker/model/passes.cc", ".unit = pass.unit, .site = site", ".unit = 0, .site = site",
+           "transformer_test"),
+    # Data
+    Mutant("each epoch has an order of its own", "common/data/dataset.cc", "options_.seed, epoch)(index)",
+           "options_.seed, 0)(index)", "dataset_test"),
+    Mutant("a shard that changed since submit is refused", "common/data/dataset.cc",
+           "  ACCRUE_RETURN_IF_ERROR(CheckHash(reference.path, *file, reference.xxh3_128));\n", "", "dataset_test"),
+    Mutant("a truncated shard is refused", "common/data/shard.cc", "  if (size != expected_size) {", "  if (false) {",
+           "dataset_test"),
+    Mutant("token ids beyond the vocabulary are refused", "common/data/shard.cc",
+           "  if (place == info_.tokens) return absl::OkStatus();", "  if (place >= 0) return absl::OkStatus();",
+           "dataset_test"),
+    Mutant("overlapping safetensors are refused", "worker/checkpoint/safetensors_header.cc",
+           "    if (tensor.begin < covered)\n", "    if (false)\n", "safetensors_test"),
+    # The window
+    Mutant("nothing seals before every unit is done", "coordinator/core/seal.cc",
+           "if (!run.leases.complete() || run.evaluation) return false;\n"
+           "  if (run.computed < static_cast<int64_t>(job.members.size())) return false;",
+           "if (run.evaluation) return false;", "core_window_test"),
+    Mutant("a unit counts for the worker that holds its lease", "coordinator/core/reports.cc",
+           "if (!run->leases.Holds(event.from, report.unit)) {", "if (false) {", "core_window_test"),
+    Mutant("a unit that is reported twice counts once", "coordinator/core/reports.cc",
+           "if (run->leases.Done(report.unit)) {", "if (false) {", "core_window_test"),
+    Mutant("what was said of a void attempt does not count", "coordinator/core/reports.cc",
+           "if ((*run)->attempt == key.attempt) return &**run;", "return &**run;", "core_window_test"),
+    Mutant("steps that follow an older seal do not count", "coordinator/core/commit.cc",
+           "if (!run->sealed || event.key.epoch != run->sealed->epoch)", "if (!run->sealed)", "core_recovery_test"),
+    Mutant("members that end in different states do not commit", "coordinator/core/commit.cc",
+           "if (winner->second.size() * 2 <= job.members.size()) {", "if (false) {", "core_disagreement_test"),
+    Mutant("a window that is computed again must have its digest", "coordinator/core/commit.cc",
+           "if (job.config.exact && recorded != job.recorded.end() && recorded->second != digest) {", "if (false) {",
+           "core_members_test"),
+    Mutant("parameters are those of the last commit", "coordinator/core/seal.cc",
+           "if (!ParameterHashesAgree(job)) return true;", "", "core_disagreement_test"),
+    Mutant("a reduced bucket is the sum of its units", "worker/core/reducer.cc",
+           "if (found == seal.bucket_checksums(bucket)) return absl::OkStatus();", "return absl::OkStatus();",
+           "window_runner_test:window_recovery_test"),
+    Mutant("a bucket that is final takes no unit more", "worker/accumulate/accumulator.cc",
+           "phase_ == Phase::kUnit && !final(run.bucket)", "phase_ == Phase::kUnit", "accumulator_test"),
+    # What survives
+    Mutant("a commit is on the disk before it is told", "coordinator/journal/sqlite_journal.cc",
+           "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF",
+           "journal_test"),
+    Mutant("a checkpoint's files are verified before it counts", "coordinator/server/checkpoint_keeper.cc",
+           "absl::Status status = VerifyFiles(file_system_, directory, manifest);", "absl::Status status;",
+           "server_unit_test"),
+    Mutant("a damaged checkpoint gives way to the one before", "coordinator/server/output_folder.cc",
+           "  ACCRUE_RETURN_IF_ERROR(VerifyFiles(file_system, entry.directory, manifest));\n", "", "server_unit_test"),
+    Mutant("another job's folder is refused", "coordinator/server/output_folder.cc",
+           "  if (differences.empty()) return absl::OkStatus();", "  return absl::OkStatus();",
+           "server_unit_test"),
+    Mutant("files are replaced whole or not at all", "common/file_system.cc",
+           'const std::string temporary = absl::StrCat(path, ".partial");', "const std::string temporary = path;",
+           "common_test"),
+    Mutant("a worker of another version is refused", "coordinator/server/worker_service.cc",
+           "if (hello.version() != kVersion) {", "if (false) {", "server_test"),
+]
+
+
+def run(command, **options):
+    return subprocess.run(command, capture_output=True, text=True, **options)
+
+
+def copy_sources(folder):
+    """The tracked files; those that did not change keep their time, so that little is built again."""
+    for name in run(["git", "ls-files"], cwd=ROOT).stdout.splitlines():
+        source, copy = ROOT / name, folder / name
+        contents = source.read_bytes()
+        if copy.exists() and copy.read_bytes() == contents:
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(contents)
+        copy.chmod(source.stat().st_mode)
+
+
+def build(folder, targets, jobs):
+    return run(["ninja", "-C", str(folder / "build/dev"), f"-j{jobs}", *targets])
+
+
+def failing_test(folder, mutant, timeout_s=120):
+    """The first test that fails, or None."""
+    for target in mutant.target.split(":"):
+        try:
+            result = run([str(folder / "build/dev/tests" / target), f"--gtest_filter={mutant.tests}", "--gtest_fail_fast"],
+                         cwd=folder, timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            return f"{target}: not done after {timeout_s} s"
+        if result.returncode == 0:
+            continue
+        failed = re.search(r"\[  FAILED  \] ([^ ,\n]+)", result.stdout)
+        running = re.findall(r"\[ RUN      \] (\S+)", result.stdout)
+        return failed.group(1) if failed else f"{running[-1] if running else target} (ended by {-result.returncode})"
+    return None
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--only", default="", help="mutants whose guarantee or file has this in it")
+    p.add_argument("--build", default=str(ROOT / "build/mutation"), help="folder of the copy")
+    p.add_argument("--jobs", type=int, default=2)
+    p.add_argument("--list", action="store_true")
+    a = p.parse_args()
+    chosen = [m for m in MUTANTS if a.only in m.guarantee or a.only in m.file]
+    for m in chosen:
+        found = (ROOT / m.file).read_text().count(m.before)
+        if found != 1:
+            sys.exit(f"{m.file} has {found} times, not once:\n{m.before}")
+    if a.list:
+        print("\n".join(f"{m.guarantee}: {m.file}" for m in chosen))
+        return 0
+
+    folder = pathlib.Path(a.build)
+    folder.mkdir(parents=True, exist_ok=True)
+    copy_sources(folder)
+    configured = run(["cmake", "--preset", "dev"], cwd=folder)
+    targets = sorted({t for m in chosen for t in m.target.split(":")})
+    built = build(folder, targets, a.jobs) if configured.returncode == 0 else configured
+    if built.returncode != 0:
+        sys.exit(f"the copy does not build:\n{(built.stdout + built.stderr)[-3000:]}")
+    for m in {m.target: m for m in chosen}.values():
+        if failed := failing_test(folder, m):
+            sys.exit(f"fails with nothing broken: {failed}")
+
+    print("| guarantee | broken in | seen by | s |\n|---|---|---|---|", flush=True)
+    lived = 0
+    for m in chosen:
+        begin = time.monotonic()
+        path = folder / m.file
+        whole = path.read_text()
+        path.write_text(whole.replace(m.before, m.after))
+        try:
+            built = build(folder, m.target.split(":"), a.jobs)
+            seen = failing_test(folder, m) if built.returncode == 0 else None
+            said = "does not build: " + built.stdout[-500:] if built.returncode != 0 else seen or "NOTHING"
+        finally:
+            path.write_text(whole)
+        lived += seen is None
+        print(f"| {m.guarantee} | `{m.file}` | {said} | {time.monotonic() - begin:.0f} |", flush=True)
+    print(f"{len(chosen) - lived} of {len(chosen)} were seen")
+    return 1 if lived else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
