@@ -38,6 +38,10 @@ namespace accrue {
   X(kWorkerUnitAdded, "worker.unit_added", "train", P, true, "a unit is in the accumulator, its report is not made") \
   X(kWorkerUnitReported, "worker.unit_reported", "train", P, true, "a unit's report is made")                        \
   X(kWorkerEvaluated, "worker.evaluated", "checkpoint", P, true, "an evaluation unit is done, not yet reported")          \
+  X(kWorkerAuditBegun, "worker.audit_begun", "audit", E, true, "before a unit is computed to be compared")            \
+  X(kWorkerAudited, "worker.audited", "audit", P, true, "a unit to be compared is done, not yet reported")           \
+  X(kWorkerRecallTaken, "worker.recall_taken", "recall", P, true, "a Recall came, nothing is given back")            \
+  X(kWorkerReturnedSent, "worker.returned_sent", "recall", P, true, "Returned is queued")                            \
   X(kWorkerComputed, "worker.computed", "train", P, true, "all units are done, WindowComputed not yet queued")       \
   X(kWorkerComputedSent, "worker.computed_sent", "train", P, true, "WindowComputed is queued")                       \
   X(kWorkerSealTaken, "worker.seal_taken", "train", P, true, "a Seal is acted on")                                   \
@@ -61,7 +65,10 @@ namespace accrue {
   X(kWorkerSyncReceived, "worker.sync_chunk_received", "join", E, true, "a joiner has received a chunk of the state") \
   X(kWorkerSynced, "worker.synced", "join", P, true, "the state is sent or received, not yet said")                  \
   X(kWorkerDraining, "worker.draining", "drain", P, false, "Leaving is queued")                                      \
+  X(kWorkerLeavingAtOnce, "worker.leaving_at_once", "leave", P, false, "before Leaving is queued, at once")          \
+  X(kWorkerLinkLost, "worker.link_lost", "restart", P, true, "a worker that holds a job sees that its stream is lost") \
   X(kWorkerReconnecting, "worker.reconnecting", "restart", P, false, "the stream is lost, none is opened yet")       \
+  X(kWorkerHoldingSent, "worker.holding_sent", "restart", P, true, "Holding is queued")                              \
   X(kFlipParameter, "flip-parameter", "flip", F, true, "a parameter, before the window's first unit")                \
   X(kFlipGradient, "flip-gradient", "flip", F, true, "a unit's gradient, before it is added")                        \
   X(kFlipAccumulator, "flip-accumulator", "flip", F, true, "an accumulator, after a unit was added")                 \
@@ -73,6 +80,10 @@ namespace accrue {
   X(kCoordinatorTermRaised, "coordinator.term_raised", "restart", P, false, "the term is raised, no job is taken up") \
   X(kCoordinatorTakenUp, "coordinator.taken_up", "restart", P, false, "jobs are taken up, nothing is served yet")     \
   X(kCoordinatorWelcoming, "coordinator.welcoming", "start", P, false, "a worker's Hello came, Welcome not yet queued") \
+  X(kCoordinatorHoldingReceived, "coordinator.holding_received", "restart", P, true, "a Holding came, nothing follows from it yet") \
+  X(kCoordinatorRestored, "coordinator.restored", "restart", P, true, "members are back; epoch and plans are recorded and queued") \
+  X(kCoordinatorReturnedReceived, "coordinator.returned_received", "recall", P, true, "a Returned came, its units are not leased") \
+  X(kCoordinatorExpelling, "coordinator.expelling", "lie", P, false, "a worker is to be refused, it is not yet told") \
   X(kCoordinatorEpochRecording, "coordinator.epoch_recording", "join", P, false, "before a new epoch's transaction")  \
   X(kCoordinatorEpochRecorded, "coordinator.epoch_recorded", "join", P, false, "an epoch is durable, not yet told")   \
   X(kCoordinatorAttemptRecording, "coordinator.attempt_recording", "replay", P, true, "before a new attempt's transaction") \
@@ -89,6 +100,7 @@ namespace accrue {
   X(kCoordinatorSealSent, "coordinator.seal_sent", "train", P, true, "a Seal is on the wire, to one member")          \
   X(kCoordinatorCommitSent, "coordinator.commit_sent", "train", P, true, "a Commit is on the wire, to one member")    \
   X(kCoordinatorReplaySent, "coordinator.replay_sent", "replay", P, true, "a Replay is on the wire, to one member")   \
+  X(kCoordinatorRecallSent, "coordinator.recall_sent", "recall", P, true, "a Recall is on the wire")                  \
   X(kCoordinatorAbortSent, "coordinator.abort_sent", "abort", P, true, "an Abort is on the wire, to one member")      \
   X(kCoordinatorSyncSent, "coordinator.sync_sent", "join", P, true, "a StateSync is on the wire, to one worker")      \
   X(kCoordinatorReleaseSent, "coordinator.release_sent", "drain", P, false, "a Release is on the wire")               \
@@ -96,7 +108,8 @@ namespace accrue {
   X(kCoordinatorManifestRenaming, "coordinator.manifest_renaming", "checkpoint", E, true, "a manifest is written beside its place") \
   X(kCoordinatorManifestWritten, "coordinator.manifest_written", "checkpoint", P, true, "a manifest is in place, not yet recorded") \
   X(kCoordinatorCheckpointRecorded, "coordinator.checkpoint_recorded", "checkpoint", P, true, "a checkpoint is recorded") \
-  X(kCoordinatorNobodyRecorded, "coordinator.nobody_recorded", "rollback", P, false, "that no member is left is durable")
+  X(kCoordinatorNobodyRecorded, "coordinator.nobody_recorded", "rollback", P, false, "that no member is left is durable") \
+  X(kCoordinatorTimelineRecorded, "coordinator.timeline_recorded", "disagree", P, false, "a new timeline is durable, not yet told")
 
 #define ACCRUE_FAULT_POINT_ID(id, name, scenario, actions, windowed, where) id,
 enum class FaultPoint : uint8_t {

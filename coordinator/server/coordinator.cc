@@ -51,6 +51,15 @@ void PassDurablePoints(absl::Span<const core::Effect> effects, bool recorded) {
   }
 }
 
+// Comes by the points of what a worker says, before anything follows from it.
+void PassReceivedPoints(const core::Event& event) {
+  if (const auto* holds = std::get_if<core::WorkerHolds>(&event)) {
+    PassFaultPoint(FaultPoint::kCoordinatorHoldingReceived, holds->key.window.value());
+  } else if (const auto* returned = std::get_if<core::UnitsReturned>(&event)) {
+    PassFaultPoint(FaultPoint::kCoordinatorReturnedReceived, returned->key.window.value());
+  }
+}
+
 double Seconds(int64_t nanoseconds) { return static_cast<double>(nanoseconds) * 1e-9; }
 
 }  // namespace
@@ -221,6 +230,7 @@ absl::Status Coordinator::Receive(Incarnation from, const v1::WorkerMessage& mes
       LogWarning("a worker cannot go on with a job", {{"worker", worker->second.name}, {"job", failed->key.job},
                                                       {"status", failed->status}, {"reason", failed->reason}});
     }
+    PassReceivedPoints(event);
     Apply(event);
   });
 }
@@ -254,7 +264,12 @@ void Coordinator::ApplyOne(const core::Event& event) {
   metrics_.EventApplied(kEventNames[event.index()], Seconds(clock_.SteadyNowNs() - begin_ns));
   if (effects.empty()) return;
   changed_ = true;
+  const bool restores =
+      std::holds_alternative<core::WorkerHolds>(event) &&
+      std::any_of(effects.begin(), effects.end(),
+                  [](const core::Effect& effect) { return std::holds_alternative<core::PersistEpoch>(effect); });
   Execute(std::move(effects));
+  if (restores) PassFaultPoint(FaultPoint::kCoordinatorRestored, std::get<core::WorkerHolds>(event).key.window.value());
 }
 
 void Coordinator::Execute(std::vector<core::Effect> effects) {
@@ -272,6 +287,7 @@ void Coordinator::Execute(std::vector<core::Effect> effects) {
       SendToWorker(*send);
     } else if (const auto* expel = std::get_if<core::Expel>(&effect)) {
       LogWarning("worker expelled", {{"incarnation", expel->worker}, {"reason", expel->reason}});
+      PassFaultPoint(FaultPoint::kCoordinatorExpelling);
       if (const auto link = LinkOf(expel->worker)) link->Refuse(expel->reason, expel->rejoin);
     } else if (const auto* commit = std::get_if<core::PersistCommit>(&effect)) {
       OnCommit(*commit);
@@ -304,7 +320,15 @@ absl::Status Coordinator::MakeDurable(absl::Span<const core::Effect> effects) {
   const int64_t begin_ns = clock_.SteadyNowNs();
   const absl::Status status = journal_.Record(effects, clock_.WallNowUnixNs());
   metrics_.JournalTransaction(Seconds(clock_.SteadyNowNs() - begin_ns), status.ok());
-  if (status.ok()) PassDurablePoints(effects, /*recorded=*/true);
+  if (!status.ok()) return status;
+  PassDurablePoints(effects, /*recorded=*/true);
+  for (const core::Effect& effect : effects) {
+    const auto* const epoch = std::get_if<core::PersistEpoch>(&effect);
+    if (epoch == nullptr) continue;
+    const Timeline before = timelines_.try_emplace(epoch->job, epoch->timeline).first->second;
+    if (before < epoch->timeline) PassFaultPoint(FaultPoint::kCoordinatorTimelineRecorded);
+    timelines_[epoch->job] = epoch->timeline;
+  }
   return status;
 }
 

@@ -144,6 +144,7 @@ class Coordinator {
   core::Core core_;
   std::vector<std::unique_ptr<JobRun>> runs_;  // in order of submission
   std::map<Incarnation, WorkerEntry> workers_;
+  std::map<JobId, Timeline> timelines_;  // as last made durable by this process
   std::deque<core::Event> own_events_;  // that effects gave rise to
   int64_t next_tick_ns_ = 0;
   int64_t next_retry_ns_ = 0;

@@ -30,6 +30,8 @@ void PassSentPoint(const v1::CoordinatorMessage& message) {
       return PassFaultPoint(FaultPoint::kCoordinatorPlanSent, message.plan().key().window());
     case v1::CoordinatorMessage::kSeal:
       return PassFaultPoint(FaultPoint::kCoordinatorSealSent, message.seal().key().window());
+    case v1::CoordinatorMessage::kRecall:
+      return PassFaultPoint(FaultPoint::kCoordinatorRecallSent, message.recall().key().window());
     case v1::CoordinatorMessage::kCommit:
       return PassFaultPoint(FaultPoint::kCoordinatorCommitSent, message.commit().key().window());
     case v1::CoordinatorMessage::kReplay:

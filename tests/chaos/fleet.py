@@ -34,8 +34,9 @@ class FleetError(AssertionError):
 class Process:
     """One life of a program. A thread waits for what becomes of it."""
 
-    def __init__(self, name, argv, log_path, events):
-        self.name, self.argv, self.log_path = name, argv, log_path
+    def __init__(self, name, argv, log_path, events, stops_for=None):
+        """stops_for: seconds after which it goes on when it has stopped; None: whoever wants that sees to it."""
+        self.name, self.argv, self.log_path, self.stops_for = name, argv, log_path, stops_for
         self._events = events
         self.running = True
         with open(log_path, "ab") as log:
@@ -52,6 +53,8 @@ class Process:
             if info.si_code == os.CLD_STOPPED:
                 os.waitid(os.P_PID, self.pid, os.WSTOPPED)
                 self._events.put(Stopped(self, at_ns))
+                if self.stops_for is not None:
+                    threading.Timer(self.stops_for, self.signal, [signal.SIGCONT]).start()
                 continue
             with self._lock:  # after this the number may be another process's
                 os.waitid(os.P_PID, self.pid, os.WEXITED)
@@ -94,6 +97,7 @@ class Fleet:
         self.deaths = []  # Exited events, in order
         self._stopped = []
         self.supervised = True
+        self.coordinator_stops_for = None  # seconds, as Process
         self.output = os.path.join(folder, "out")
         self._watched = False
         os.makedirs(os.path.join(folder, "once"), exist_ok=True)
@@ -125,7 +129,8 @@ class Fleet:
                 "--http", self.http, "--state", self.path("state"), "--data-root", self.folder,
                 "--worker-timeout", str(self.worker_timeout), "--ready-file", ready,
                 "--fault-once", self.path("once"), *self.coordinator_arguments, *arguments]
-        process = self.coordinator = Process("coordinator", argv, self.path("coordinator.log"), self.events)
+        process = self.coordinator = Process("coordinator", argv, self.path("coordinator.log"), self.events,
+                                             self.coordinator_stops_for)
 
         def wait_until_ready():
             with FolderWatch(self.path("ready")) as watch:

@@ -17,7 +17,7 @@ import harness  # noqa: E402
 import network  # noqa: E402
 import oracle  # noqa: E402
 
-WINDOWS = 250
+WINDOWS = 150  # some 6 s: a healed link must be used again well before that
 PARAMETERS = 20_000
 WORKERS = ("a", "b", "c")
 SKIPPED = 77

@@ -28,6 +28,8 @@ _JOB = {
 
 def job_text(scenario, min_workers=2):
     changes = harness.merged(_JOB, {"workers": {"min": min_workers}})
+    if scenario in ("audit", "lie"):
+        changes = harness.merged(changes, {"audit": {"fraction": 1.0}})
     if scenario.startswith("replay"):
         # Parameters, and gradients with them, outgrow the exponents with the first step.
         changes = harness.merged(changes, {"optimizer": {"learning_rate": 1000.0, "weight_decay": 0.0}})
@@ -39,6 +41,7 @@ class Scenario:
 
     spread = True       # the fault may be at any window, and be asked for by it
     of_a_later_life = False  # of the coordinator: its first life has no fault
+    workers = WORKERS
     extra_workers = ()  # that come at window `joins_at`
     joins_at = 3
 
@@ -46,7 +49,7 @@ class Scenario:
         self.point, self.action, self.rng = point, action, rng
         self.of_coordinator = point.name.startswith("coordinator.")
         self.window = rng.randrange(2, WINDOWS - 4)
-        self.victim = rng.choice(WORKERS)
+        self.victim = rng.choice(self.workers)
         self.count = self.choose_count()
 
     def fault(self):
@@ -79,13 +82,14 @@ class Scenario:
 
     def run(self, fleet):
         """From the first process to the job's end; the job's status."""
+        fleet.coordinator_stops_for = 2 * fleet.worker_timeout  # nobody may be able to do anything meanwhile
         if self.of_coordinator and not self.of_a_later_life:
             fleet.coordinator_arguments += ["--fault", self.fault()]
         fleet.start_coordinator()
         fleet.wait_for_serving()
         while fleet.submit(job_text(self.point.scenario)) == harness.UNREACHABLE:
             fleet.wait_for_serving()
-        for worker in WORKERS:
+        for worker in self.workers:
             fleet.start_worker(worker, *self.worker_arguments(worker))
         fleet.watch_windows()
         self.disturb(fleet)
@@ -103,19 +107,16 @@ class Scenario:
             fleet.coordinator_arguments += ["--fault", self.fault()]
 
     def handle_stop(self, fleet):
-        """A stopped process goes on once the others have done without it for a while."""
-        if self.action != "stop":
+        """A stopped worker goes on once the others have done without it for a while."""
+        if self.action != "stop" or self.of_coordinator:
             return
         stopped = fleet.take_stopped()
         if stopped is None:
             stopped = fleet.until(lambda event: isinstance(event, Stopped), "a process stops")
-        if stopped.process is fleet.coordinator:
-            fleet.hold(2 * fleet.worker_timeout)
-        else:
-            goal = min(fleet.windows_committed() + 2, WINDOWS)
-            if fleet.windows_committed() < goal:
-                fleet.until(lambda event: isinstance(event, Committed) and event.windows >= goal,
-                            f"the others commit window {goal} without {stopped.process.name}")
+        goal = min(fleet.windows_committed() + 2, WINDOWS)
+        if fleet.windows_committed() < goal:
+            fleet.until(lambda event: isinstance(event, Committed) and event.windows >= goal,
+                        f"the others commit window {goal} without {stopped.process.name}")
         stopped.process.signal(signal.SIGCONT)
 
 
@@ -177,6 +178,45 @@ class Drain(Scenario):
         fleet.workers[self.victim].signal(signal.SIGTERM)
 
 
+class Leave(Scenario):
+    """A worker is told to leave, and then to leave at once."""
+    spread = False
+
+    def disturb(self, fleet):
+        fleet.wait_for_windows(3)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            fleet.workers[self.victim].signal(number)
+
+
+class Audit(Scenario):
+    """All units are computed twice."""
+
+
+class Recall(Scenario):
+    """One worker is slow: units that it has not begun are asked back before it is known to be."""
+    spread = False
+
+    def unit_ms(self, worker):
+        return 10 * UNIT_MS if worker == self.victim else UNIT_MS
+
+
+class Lie(Scenario):
+    """One bit of one gradient of another worker is wrong, in a job that audits all units."""
+    spread = False
+
+    def more_faults(self, worker):
+        return [f"flip-gradient@{self.window}"] if worker == self.victim else []
+
+
+class Disagree(Scenario):
+    """One of two workers steps to another state: back to the checkpoint."""
+    spread = False
+    workers = WORKERS[:2]
+
+    def more_faults(self, worker):
+        return [f"flip-moment@{self.window}"] if worker == self.victim else []
+
+
 class Restart(Scenario):
     """The coordinator is killed."""
     spread = False
@@ -205,7 +245,8 @@ class Rollback(Scenario):
 
 SCENARIOS = {
     "train": Train, "checkpoint": Checkpoint, "start": Start, "replay": Replay, "join": Join, "source": Source,
-    "abort": Abort, "drain": Drain, "restart": Restart, "rollback": Rollback,
+    "abort": Abort, "drain": Drain, "leave": Leave, "audit": Audit, "recall": Recall, "lie": Lie, "disagree": Disagree,
+    "restart": Restart, "rollback": Rollback,
 }
 
 

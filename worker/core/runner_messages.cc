@@ -147,6 +147,7 @@ void WindowRunner::OnReplay(const v1::Replay& replay) {
 
 // Always answered, also for a window that is not here any more: whoever asks counts on an answer.
 void WindowRunner::OnRecall(const v1::Recall& recall) {
+  PassFaultPoint(FaultPoint::kWorkerRecallTaken, recall.key().window());
   v1::WorkerMessage message;
   v1::Returned& returned = *message.mutable_returned();
   *returned.mutable_key() = recall.key();
@@ -157,6 +158,7 @@ void WindowRunner::OnRecall(const v1::Recall& recall) {
     ExpectUnits();
   }
   context_.link.Send(std::move(message));
+  PassFaultPoint(FaultPoint::kWorkerReturnedSent, recall.key().window());
 }
 
 absl::Status WindowRunner::OnSeal(const v1::Seal& seal) {

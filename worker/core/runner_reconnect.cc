@@ -11,6 +11,7 @@ namespace accrue {
 // Work goes on: the units that are leased, and a reduce, which is among the members alone.
 std::optional<RunEnd> WindowRunner::OnLinkLost(const LinkLost& lost) {
   connected_ = false;
+  PassFaultPoint(FaultPoint::kWorkerLinkLost, job_.state->window());
   if (leaving_) return RunEnd{.kind = RunEnd::Kind::kLeft, .reason = *leaving_};
   LogWarning("the coordinator is away; what is leased is finished, and kept for it",
              {{"job", assigned_.job_id()}, {"window", job_.state->window()}, {"reason", lost.reason}});
@@ -70,6 +71,7 @@ void WindowRunner::SendHolding() {
            {"units", holding.reports_size()}, {"final_buckets", holding.final_buckets()},
            {"uncommitted", holding.has_stepped()}});
   context_.link.Send(std::move(message));
+  PassFaultPoint(FaultPoint::kWorkerHoldingSent, window);
 }
 
 void WindowRunner::SendLeaving() {

@@ -181,6 +181,7 @@ absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
 absl::Status WindowRunner::AuditUnit(WindowShare& share) {
   const int64_t begin_ns = Now();
   const UnitName name{share.key.window(), share.audit_units.front()};
+  ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerAuditBegun, name.window));
   const UnitInput input = job_.units->Training(name);
   const int64_t read_ns = Now();
   job_.accumulator->BeginAudit(name.unit);
@@ -188,6 +189,7 @@ absl::Status WindowRunner::AuditUnit(WindowShare& share) {
   const UnitStats& stats = job_.accumulator->FinishUnit();
   const int64_t end_ns = Now();
 
+  PassFaultPoint(FaultPoint::kWorkerAudited, name.window);
   share.audit_units.pop_front();
   share.phases.set_data_ns(share.phases.data_ns() + read_ns - begin_ns);
   share.phases.set_compute_ns(share.phases.compute_ns() + end_ns - read_ns);

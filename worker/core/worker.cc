@@ -35,6 +35,7 @@ void Worker::Drain(const std::string& reason) {
 }
 
 void Worker::LeaveAtOnce(const std::string& reason) {
+  PassFaultPoint(FaultPoint::kWorkerLeavingAtOnce);
   session_.Send(LeavingMessage(reason, /*at_once=*/true));
   session_.Close();
   Drain(reason);  // which waits for nobody now
