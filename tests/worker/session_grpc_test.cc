@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "absl/synchronization/mutex.h"
@@ -17,7 +18,10 @@
 namespace accrue {
 namespace {
 
-// Answers each message that names a reason with a Refused of the same reason; ends the stream on "end".
+using testing::HasSubstr;
+
+// Answers each message that names a reason with a Refused of the same reason, or of the other side's address and port for
+// "peer"; ends the stream on "end".
 class EchoService : public v1::WorkerService::Service {
  public:
   grpc::Status Session(grpc::ServerContext* context,
@@ -26,13 +30,16 @@ class EchoService : public v1::WorkerService::Service {
     while (stream->Read(&message)) {
       if (message.leaving().reason() == "end") return grpc::Status(grpc::StatusCode::ABORTED, "as asked");
       v1::CoordinatorMessage answer;
-      answer.mutable_refused()->set_reason(message.leaving().reason());
+      const std::string& reason = message.leaving().reason();
+      answer.mutable_refused()->set_reason(reason == "peer" ? context->peer() : reason);
       stream->Write(answer);
     }
-    half_closed.Notify();
+    if (!half_closed.HasBeenNotified()) half_closed.Notify();
     return grpc::Status::OK;
   }
-  grpc::Status StoreSet(grpc::ServerContext*, const v1::StoreSetRequest* request, v1::StoreSetResponse*) override {
+  grpc::Status StoreSet(grpc::ServerContext* context, const v1::StoreSetRequest* request,
+                        v1::StoreSetResponse*) override {
+    if (request->name() == "peer") return grpc::Status(grpc::StatusCode::ABORTED, context->peer());
     store.Set(request->communicator(), request->name(), request->value()).IgnoreError();
     return grpc::Status::OK;
   }
@@ -146,6 +153,19 @@ TEST_F(SessionGrpcTest, Connect_NobodyThere_LostAndLaterFound) {
   auto nobody = GrpcCoordinator::Create("127.0.0.1:1");
   auto link = nobody->links().Connect(&receiver);
   EXPECT_EQ(receiver.WaitForLoss().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(SessionGrpcTest, Connect_Again_HasAConnectionOfItsOwnAndSoHasTheStore) {
+  CollectingReceiver first, second;
+  auto link = coordinator_->links().Connect(&first);
+  link->Send(Saying("peer"));
+  const std::string first_peer = first.WaitForMessages(1).at(0);
+  EXPECT_THAT(coordinator_->store().Set("c", "peer", "").message(), HasSubstr(first_peer));
+  auto next = coordinator_->links().Connect(&second);
+  next->Send(Saying("peer"));
+  const std::string second_peer = second.WaitForMessages(1).at(0);
+  EXPECT_NE(first_peer, second_peer);
+  EXPECT_THAT(coordinator_->store().Set("c", "peer", "").message(), HasSubstr(second_peer));
 }
 
 TEST_F(SessionGrpcTest, Destructor_StreamOpen_Cancels) {

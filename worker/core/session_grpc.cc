@@ -21,6 +21,10 @@ constexpr int kMostMessageBytes = 64 << 20;
 constexpr size_t kMostQueued = 100'000;
 // Beyond what a store call waits by itself, for its way there and back.
 constexpr int64_t kStoreSlackMs = 5'000;
+constexpr int kConnectMs = 1'000;
+// Of silence until the connection is asked, and of no answer until it is given up. It outlasts what the coordinator takes
+// for the death of a worker (3 s), so that who is heard is not lost for its own impatience.
+constexpr int kKeepaliveMs = 5'000;
 
 absl::Status FromGrpc(const grpc::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
@@ -32,11 +36,28 @@ std::chrono::system_clock::time_point DeadlineAfter(const Clock& clock, int64_t 
           std::chrono::nanoseconds(clock.WallNowUnixNs() + timeout_ms * 1'000'000)));
 }
 
-// One stream. gRPC calls the On... functions one at a time; writes go through a queue, since only one may be under way.
+std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMostMessageBytes);
+  arguments.SetMaxSendMessageSize(kMostMessageBytes);
+  // Not the connection of another channel, which may be one that packets have long been lost on.
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  // An attempt to connect takes no longer than this: the next one begins with a fresh SYN.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kConnectMs);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMs);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kConnectMs);
+  // A coordinator that is cut off, or whose host has vanished, ends no connection.
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+// One stream, and the connection that it is on. gRPC calls the On... functions one at a time; writes go through a queue, since only one may be under way.
 class GrpcLink : public CoordinatorLink, private grpc::ClientBidiReactor<v1::WorkerMessage, v1::CoordinatorMessage> {
  public:
-  GrpcLink(v1::WorkerService::Stub& stub, LinkReceiver* receiver) : receiver_(receiver) {
-    stub.async()->Session(&context_, this);
+  GrpcLink(std::shared_ptr<v1::WorkerService::Stub> stub, LinkReceiver* receiver)
+      : stub_(std::move(stub)), receiver_(receiver) {
+    stub_->async()->Session(&context_, this);
     AddHold();  // writes begin outside of gRPC's callbacks; given back in Finish
     StartRead(&incoming_);
     StartCall();
@@ -113,6 +134,7 @@ class GrpcLink : public CoordinatorLink, private grpc::ClientBidiReactor<v1::Wor
     }
   }
 
+  const std::shared_ptr<v1::WorkerService::Stub> stub_;
   grpc::ClientContext context_;
   LinkReceiver* const receiver_;
   v1::CoordinatorMessage incoming_;  // of the read under way
@@ -127,9 +149,13 @@ class GrpcLink : public CoordinatorLink, private grpc::ClientBidiReactor<v1::Wor
   bool over_ ABSL_GUARDED_BY(mutex_) = false;      // gRPC is done with this object
 };
 
+// Calls go over the connection of the newest stream.
 class GrpcStore : public RendezvousStore {
  public:
-  explicit GrpcStore(v1::WorkerService::Stub& stub) : stub_(stub) {}
+  void Use(std::shared_ptr<v1::WorkerService::Stub> stub) {
+    absl::MutexLock lock(&mutex_);
+    stub_ = std::move(stub);
+  }
 
   absl::Status Set(const std::string& communicator, const std::string& name, const std::string& value) override {
     grpc::ClientContext context;
@@ -139,7 +165,7 @@ class GrpcStore : public RendezvousStore {
     request.set_name(name);
     request.set_value(value);
     v1::StoreSetResponse response;
-    return Annotate(FromGrpc(stub_.StoreSet(&context, request, &response)), "rendezvous store");
+    return Annotate(FromGrpc(stub()->StoreSet(&context, request, &response)), "rendezvous store");
   }
 
   absl::StatusOr<std::vector<std::string>> Get(const std::string& communicator, const std::vector<std::string>& names,
@@ -151,46 +177,46 @@ class GrpcStore : public RendezvousStore {
     request.mutable_names()->Assign(names.begin(), names.end());
     request.set_timeout_ms(timeout_ms);
     v1::StoreGetResponse response;
-    ACCRUE_RETURN_IF_ERROR(Annotate(FromGrpc(stub_.StoreGet(&context, request, &response)), "rendezvous store"));
+    ACCRUE_RETURN_IF_ERROR(Annotate(FromGrpc(stub()->StoreGet(&context, request, &response)), "rendezvous store"));
     return std::vector<std::string>(response.values().begin(), response.values().end());
   }
 
  private:
-  v1::WorkerService::Stub& stub_;
+  std::shared_ptr<v1::WorkerService::Stub> stub() {
+    absl::MutexLock lock(&mutex_);
+    return stub_;
+  }
+
+  absl::Mutex mutex_;
+  std::shared_ptr<v1::WorkerService::Stub> stub_ ABSL_GUARDED_BY(mutex_);
 };
 
 class GrpcCoordinatorImpl : public GrpcCoordinator, private LinkFactory {
  public:
-  explicit GrpcCoordinatorImpl(const std::shared_ptr<grpc::Channel>& channel)
-      : stub_(v1::WorkerService::NewStub(channel)), store_(*stub_) {}
+  explicit GrpcCoordinatorImpl(std::string address) : address_(std::move(address)) { store_.Use(NewStub()); }
 
   LinkFactory& links() override { return *this; }
   RendezvousStore& store() override { return store_; }
 
  private:
-  std::unique_ptr<CoordinatorLink> Connect(LinkReceiver* receiver) override {
-    return std::make_unique<GrpcLink>(*stub_, receiver);
+  std::shared_ptr<v1::WorkerService::Stub> NewStub() const {
+    return v1::WorkerService::NewStub(NewChannel(address_));
   }
 
-  std::unique_ptr<v1::WorkerService::Stub> stub_;
+  std::unique_ptr<CoordinatorLink> Connect(LinkReceiver* receiver) override {
+    std::shared_ptr<v1::WorkerService::Stub> stub = NewStub();
+    store_.Use(stub);
+    return std::make_unique<GrpcLink>(std::move(stub), receiver);
+  }
+
+  const std::string address_;
   GrpcStore store_;
 };
 
 }  // namespace
 
 std::unique_ptr<GrpcCoordinator> GrpcCoordinator::Create(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMostMessageBytes);
-  arguments.SetMaxSendMessageSize(kMostMessageBytes);
-  // The worker has a backoff of its own; the channel's must not outlast it.
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  // A coordinator whose host vanished ends no connection.
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10'000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5'000);
-  return std::make_unique<GrpcCoordinatorImpl>(
-      grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
+  return std::make_unique<GrpcCoordinatorImpl>(address);
 }
 
 }  // namespace accrue

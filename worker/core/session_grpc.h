@@ -1,6 +1,9 @@
 // The link to the coordinator and its rendezvous store, over gRPC.
 //
-// Thread-safe. One channel serves both.
+// Every stream has a connection of its own, so that no attempt waits for what became of an older one; the store's calls
+// go over that of the newest.
+//
+// Thread-safe.
 #pragma once
 
 #include <memory>
