@@ -23,7 +23,7 @@ namespace {
 enum class Action { kKill, kStop, kExit, kHang, kError, kFlip };
 constexpr const char* kActionNames[] = {"kill", "stop", "exit", "hang", "error", "flip"};
 
-enum Actions { P, E, K, F };
+enum Actions { P, E, N, D, K, F };
 
 struct PointInfo {
   const char* name;
@@ -46,6 +46,10 @@ std::vector<Action> ActionsOf(const PointInfo& point) {
       return {Action::kKill, Action::kStop, Action::kExit, Action::kHang};
     case E:
       return {Action::kKill, Action::kStop, Action::kExit, Action::kHang, Action::kError};
+    case N:
+      return {Action::kKill, Action::kStop, Action::kExit};
+    case D:
+      return {Action::kKill, Action::kStop, Action::kExit, Action::kError};
     case K:
       return {Action::kKill};
     case F:

@@ -25,8 +25,9 @@ namespace accrue {
 // X(identifier, name, scenario, actions, has a window, where it is)
 //
 // scenario: which run of tests/chaos comes by there. The tests are made from this list, so that a point that no run
-// comes by fails its own test. actions: what can be asked for: P (kill, stop, exit, hang), E (those and error), K (kill, half
-// way through a write), F (a flip of one bit, asked for by the name alone).
+// comes by fails its own test. actions: what can be asked for: P (kill, stop, exit, hang), E (those and error), N and D (the
+// same without hang: before anything is served, and on threads that write checkpoints, nobody watches), K (kill, half way
+// through a write), F (a flip of one bit, asked for by the name alone).
 #define ACCRUE_WORKER_FAULT_POINTS(X)                                                                                \
   X(kWorkerHelloSent, "worker.hello_sent", "join", P, false, "Hello is queued")                                      \
   X(kWorkerWelcomed, "worker.welcomed", "join", P, false, "Welcome came")                                            \
@@ -57,9 +58,9 @@ namespace accrue {
   X(kWorkerReplayTaken, "worker.replay_taken", "replay", P, true, "a Replay came, the attempt is thrown away")       \
   X(kWorkerAbortTaken, "worker.abort_taken", "abort", P, true, "an Abort came")                                      \
   X(kWorkerReduceFailedSent, "worker.reduce_failed_sent", "abort", P, true, "ReduceFailed is queued")                \
-  X(kWorkerShardBegun, "worker.shard_begun", "checkpoint", E, true, "before a checkpoint's shard is written")             \
-  X(kWorkerShardHalf, "worker.shard_half", "checkpoint", P, false, "half of a shard's arrays are written")                \
-  X(kWorkerShardWritten, "worker.shard_written", "checkpoint", P, true, "a shard is in place, not yet reported")          \
+  X(kWorkerShardBegun, "worker.shard_begun", "checkpoint", D, true, "before a checkpoint's shard is written")             \
+  X(kWorkerShardHalf, "worker.shard_half", "checkpoint", N, false, "half of a shard's arrays are written")                \
+  X(kWorkerShardWritten, "worker.shard_written", "checkpoint", N, true, "a shard is in place, not yet reported")          \
   X(kWorkerSyncBegun, "worker.sync_begun", "join", E, true, "a StateSync is acted on")                               \
   X(kWorkerSyncSent, "worker.sync_chunk_sent", "source", E, true, "the source has sent a chunk of the state")          \
   X(kWorkerSyncReceived, "worker.sync_chunk_received", "join", E, true, "a joiner has received a chunk of the state") \
@@ -77,8 +78,8 @@ namespace accrue {
   X(kFlipMoment, "flip-moment", "flip", F, true, "an optimizer moment, before the step")
 
 #define ACCRUE_COORDINATOR_FAULT_POINTS(X)                                                                            \
-  X(kCoordinatorTermRaised, "coordinator.term_raised", "restart", P, false, "the term is raised, no job is taken up") \
-  X(kCoordinatorTakenUp, "coordinator.taken_up", "restart", P, false, "jobs are taken up, nothing is served yet")     \
+  X(kCoordinatorTermRaised, "coordinator.term_raised", "restart", N, false, "the term is raised, no job is taken up") \
+  X(kCoordinatorTakenUp, "coordinator.taken_up", "restart", N, false, "jobs are taken up, nothing is served yet")     \
   X(kCoordinatorWelcoming, "coordinator.welcoming", "start", P, false, "a worker's Hello came, Welcome not yet queued") \
   X(kCoordinatorHoldingReceived, "coordinator.holding_received", "restart", P, true, "a Holding came, nothing follows from it yet") \
   X(kCoordinatorRestored, "coordinator.restored", "restart", P, true, "members are back; epoch and plans are recorded and queued") \
@@ -104,9 +105,9 @@ namespace accrue {
   X(kCoordinatorAbortSent, "coordinator.abort_sent", "abort", P, true, "an Abort is on the wire, to one member")      \
   X(kCoordinatorSyncSent, "coordinator.sync_sent", "join", P, true, "a StateSync is on the wire, to one worker")      \
   X(kCoordinatorReleaseSent, "coordinator.release_sent", "drain", P, false, "a Release is on the wire")               \
-  X(kCoordinatorCheckpointVerified, "coordinator.checkpoint_verified", "checkpoint", E, true, "shards are verified, no manifest yet") \
-  X(kCoordinatorManifestRenaming, "coordinator.manifest_renaming", "checkpoint", E, true, "a manifest is written beside its place") \
-  X(kCoordinatorManifestWritten, "coordinator.manifest_written", "checkpoint", P, true, "a manifest is in place, not yet recorded") \
+  X(kCoordinatorCheckpointVerified, "coordinator.checkpoint_verified", "checkpoint", D, true, "shards are verified, no manifest yet") \
+  X(kCoordinatorManifestRenaming, "coordinator.manifest_renaming", "checkpoint", D, true, "a manifest is written beside its place") \
+  X(kCoordinatorManifestWritten, "coordinator.manifest_written", "checkpoint", N, true, "a manifest is in place, not yet recorded") \
   X(kCoordinatorCheckpointRecorded, "coordinator.checkpoint_recorded", "checkpoint", P, true, "a checkpoint is recorded") \
   X(kCoordinatorNobodyRecorded, "coordinator.nobody_recorded", "rollback", P, false, "that no member is left is durable") \
   X(kCoordinatorTimelineRecorded, "coordinator.timeline_recorded", "disagree", P, false, "a new timeline is durable, not yet told")

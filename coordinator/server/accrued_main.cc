@@ -70,6 +70,11 @@ int main(int argc, char** argv) {
                  "Seconds after a restart for which the workers of unfinished jobs are awaited; 0: as --worker-timeout")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 3600.0));
+  app.add_option("--stall-timeout", server_options.stall_timeout_seconds,
+                 "Seconds of standing still (a disk that does not answer, say) after which accrued ends itself, with code "
+                 "75, to be started again")
+      ->capture_default_str()
+      ->check(CLI::Range(0.1, 1e6));
   app.add_option("--ready-file", ready_file, "Written, as JSON with addresses and process id, once serving");
   std::vector<std::string> faults;
   app.add_option("--fault", faults,

@@ -72,7 +72,8 @@ Coordinator::Coordinator(const CoordinatorOptions& options, Journal& journal, Re
       journal_(journal),
       rendezvous_(rendezvous),
       metrics_(metrics),
-      core_(options.core) {
+      core_(options.core),
+      watchdog_(options.end_process) {
   keeper_ = std::make_unique<CheckpointKeeper>(file_system_, journal_, [this](core::CheckpointFinished finished) {
     Enqueue([this, finished = std::move(finished)] {
       if (finished.error.empty()) metrics_.CheckpointVerified(finished.job, finished.window.value());
@@ -143,10 +144,12 @@ void Coordinator::Loop() {
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait_for(lock, std::chrono::nanoseconds(kTickNs), [this] { return stopping_ || !queue_.empty(); });
       if (stopping_ && queue_.empty()) {
+        watchdog_.Rest();
         break;
       }
       batch.swap(queue_);
     }
+    watchdog_.Expect(absl::Milliseconds(options_.stall_ms), "the coordinator's event loop stands still");
     metrics_.QueueLength(batch.size());
     for (const Task& task : batch) task();
     if (clock_.SteadyNowNs() >= next_tick_ns_) Tick();

@@ -27,6 +27,7 @@
 #include "accrue/v1/worker.pb.h"
 #include "common/clock.h"
 #include "common/file_system.h"
+#include "common/watchdog.h"
 #include "coordinator/core/core.h"
 #include "coordinator/journal/journal.h"
 #include "coordinator/server/checkpoint_keeper.h"
@@ -45,6 +46,8 @@ struct CoordinatorOptions {
   std::string state_directory;  // jobs without an output folder get one under here
   const Clock* clock = &Clock::Real();
   FileSystem* file_system = &FileSystem::Real();
+  int64_t stall_ms = 30'000;  // for which the event loop may stand still; then end_process is called
+  Watchdog::End end_process = EndStandingProcess;
 };
 
 class Coordinator {
@@ -156,6 +159,7 @@ class Coordinator {
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool shutting_down_ = false;  // for the snapshot
 
+  Watchdog watchdog_;           // of the loop
   std::mutex submit_mutex_;  // one submission at a time touches output folders
   std::thread thread_;
   std::unique_ptr<CheckpointKeeper> keeper_;  // ends first: it reports to the queue

@@ -186,6 +186,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& given
   coordinator_options.state_directory = options.state_directory;
   coordinator_options.clock = options.clock;
   coordinator_options.file_system = options.file_system;
+  coordinator_options.stall_ms = static_cast<int64_t>(options.stall_timeout_seconds * 1000);
   coordinator_options.core.dead_after_ns = static_cast<int64_t>(options.worker_timeout_seconds * 1e9);
   const double reconnect_seconds =
       options.reconnect_timeout_seconds > 0 ? options.reconnect_timeout_seconds : options.worker_timeout_seconds;

@@ -22,8 +22,13 @@ import oracle  # noqa: E402
 import points  # noqa: E402
 import scenarios  # noqa: E402
 
-# Of each point, what ctest tries; --all tries the others too.
+# Of each point, what ctest tries, and of some what else; --all tries all.
 IN_CTEST = ("kill",)
+ALSO_IN_CTEST = {
+    "worker.unit_begun": ("stop", "hang", "error"), "worker.seal_taken": ("stop", "exit"),
+    "worker.bucket_reducing": ("error",), "worker.shard_begun": ("error",), "worker.synced": ("exit",),
+    "coordinator.commit_recorded": ("stop", "exit", "hang"), "coordinator.manifest_renaming": ("error",),
+}
 FLIP = "flip"  # tests of their own: flip_test.py
 
 
@@ -47,7 +52,7 @@ def print_ctest(script):
     print("# made by fault_test.py --ctest from what the programs list; not to be edited")
     for point in points.listed():
         for action in point.actions:
-            if action not in IN_CTEST:
+            if action not in IN_CTEST + ALSO_IN_CTEST.get(point.name, ()):
                 continue
             name = f"chaos.{point.name}.{action}"
             print(f'add_test([=[{name}]=] "{sys.executable}" "{script}" "{harness.BIN}" {point.name} {action})')

@@ -96,7 +96,7 @@ class FlipTest(unittest.TestCase):
     def test_moment_of_one_of_two_has_no_majority_and_goes_back_to_the_checkpoint(self):
         status, ledger = self.run_with("flip-moment", workers=("a", "b"))
         self.check_seen(ledger, "no majority")
-        self.assertGreater(status["timeline"], 1)
+        self.assertGreater(status["timeline"], 0)
         oracle.compare(self.fleet, self.reference(), status)
 
     def test_gradient_of_a_unit_that_is_not_audited_goes_unseen(self):

@@ -14,6 +14,7 @@ EVERY = 3  # windows: checkpoints and evaluations
 WORKERS = ("a", "b", "c")
 JOINER = "d"
 UNIT_MS = 4
+STALL_TIMEOUT = "0.5"  # seconds
 
 _JOB = {
     "batch": {"sequences": 18, "micro_batch": 2},
@@ -75,7 +76,7 @@ class Scenario:
 
     def worker_arguments(self, worker):
         faults = [*self.more_faults(worker), *([self.fault()] if self.arms(worker) else [])]
-        arguments = ["--synthetic", f"{self.unit_ms(worker)},{PARAMETERS}"]
+        arguments = ["--synthetic", f"{self.unit_ms(worker)},{PARAMETERS}", "--stall-timeout", STALL_TIMEOUT]
         for fault in faults:
             arguments += ["--fault", fault]
         return arguments
@@ -83,6 +84,7 @@ class Scenario:
     def run(self, fleet):
         """From the first process to the job's end; the job's status."""
         fleet.coordinator_stops_for = 2 * fleet.worker_timeout  # nobody may be able to do anything meanwhile
+        fleet.coordinator_arguments += ["--stall-timeout", STALL_TIMEOUT]
         if self.of_coordinator and not self.of_a_later_life:
             fleet.coordinator_arguments += ["--fault", self.fault()]
         fleet.start_coordinator()

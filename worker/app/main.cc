@@ -36,6 +36,7 @@ struct Flags {
   std::vector<std::string> data_roots;
   std::string collective_address = "127.0.0.1";
   int64_t coordinator_timeout_s = 3600;
+  double stall_timeout_s = 30;
   std::string synthetic;  // as given; empty: none
   std::vector<std::string> faults;
   std::string fault_once;
@@ -149,7 +150,8 @@ int Run(const Flags& flags) {
   }
   NativeJobFactory jobs(factory, FileSystem::Real(), backend);
   Worker worker({.session = {.hello = HelloOf(flags, synthetic, *backend),
-                             .keep_ms = flags.coordinator_timeout_s * 1000}},
+                             .keep_ms = flags.coordinator_timeout_s * 1000},
+                  .stall_ms = static_cast<int64_t>(flags.stall_timeout_s * 1000)},
                 {.links = coordinator->links(),
                  .jobs = jobs,
                  .collectives = **collectives,
@@ -196,6 +198,12 @@ int main(int argc, char** argv) {
                   "Seconds for which what is held of a job is kept while no coordinator answers. The worker goes on to "
                   "look for one afterwards, with nothing held")
       ->check(CLI::Range(int64_t{0}, int64_t{30'000'000}))
+      ->capture_default_str();
+  options.app()
+      .add_option("--stall-timeout", flags.stall_timeout_s,
+                  "Seconds after which a unit that does not end ends the process, if units took no more than a twentieth of "
+                  "that before (else 20 times the longest one's time); anything but a unit is given 20 times as long")
+      ->check(CLI::Range(0.1, 1e6))
       ->capture_default_str();
   options.app().add_option(
       "--synthetic", flags.synthetic,

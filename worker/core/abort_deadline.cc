@@ -9,7 +9,7 @@
 namespace accrue {
 
 void EndProcess(const std::string& what) {
-  LogError("an aborted operation does not return: this process ends, to be started again",
+  LogError("something does not return: this process ends, to be started again",
            {{"operation", what}, {"exit_code", kAbortHangsExitCode}});
   _exit(kAbortHangsExitCode);  // no destructor: the thread that hangs would be waited for
 }

@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "common/watchdog.h"
 
 namespace accrue {
 
@@ -25,8 +26,7 @@ class AbortDeadline {
   virtual void Stop() = 0;
 };
 
-// A supervisor starts a worker that exits with this code again at once. BSD's EX_TEMPFAIL.
-inline constexpr int kAbortHangsExitCode = 75;
+inline constexpr int kAbortHangsExitCode = kStandsStillExitCode;
 // Says what hangs, and ends the process at once with kAbortHangsExitCode.
 [[noreturn]] void EndProcess(const std::string& what);
 

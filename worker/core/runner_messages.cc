@@ -295,7 +295,9 @@ std::string WindowRunner::ParameterHash() { return job_.state->HeldParameterHash
 
 RunEnd WindowRunner::Fail(const absl::Status& status) {
   context_.link.Send(JobFailedMessage(OwnKey(), status));
-  return {.kind = RunEnd::Kind::kFailed, .reason = std::string(status.message())};
+  return {.kind = RunEnd::Kind::kFailed,
+          .reason = std::string(status.message()),
+          .rejoin = absl::IsDataLoss(status)};
 }
 
 v1::WorkerMessage JobFailedMessage(const v1::Key& key, const absl::Status& status) {

@@ -99,7 +99,7 @@ std::string HexChecksum(uint64_t checksum) { return absl::StrCat(absl::Hex(check
 WindowRunner::WindowRunner(const RunnerContext& context, const v1::AssignJob& assignment, Job& job)
     : memory_(context.link),
       context_{memory_, context.inbox, context.guard, context.collectives, context.checkpoints, context.clock,
-               context.collective_deadline_ms},
+               context.collective_deadline_ms, context.stall_watch},
       job_(job),
       assigned_(assignment.key()),
       reducer_(context.collectives, context.guard, context.collective_deadline_ms),
@@ -111,7 +111,9 @@ RunEnd WindowRunner::Run() {
     WindowShare* share = CurrentShare();
     const bool has_work = share != nullptr && share->HasWork();
     if (!has_work) reporter_.Flush();
+    if (!has_work && context_.stall_watch != nullptr) context_.stall_watch->Waits();
     std::optional<InboxEvent> event = has_work ? context_.inbox.TryPop() : context_.inbox.Pop();
+    if (context_.stall_watch != nullptr) context_.stall_watch->Begins("what a message asks for does not end");
     if (event) {
       if (std::optional<RunEnd> end = Handle(*event)) return *std::move(end);
     } else if (absl::Status status = Work(); !status.ok()) {
@@ -123,10 +125,17 @@ RunEnd WindowRunner::Run() {
 absl::Status WindowRunner::Work() {
   WindowShare& share = *CurrentShare();
   ACCRUE_RETURN_IF_ERROR(Begin(share));
-  if (!share.units.empty()) return ComputeUnit(share);
-  if (!share.evaluation_units.empty()) return EvaluateUnit(share);
-  if (!share.computed && !share.evaluation_only) return FinishComputing(share);
-  return AuditUnit(share);
+  const bool computes = !share.units.empty();
+  if (!computes && share.evaluation_units.empty() && !share.computed && !share.evaluation_only) {
+    return FinishComputing(share);
+  }
+  const int64_t begin_ns = Now();
+  if (context_.stall_watch != nullptr) context_.stall_watch->BeginsUnit();
+  ACCRUE_RETURN_IF_ERROR(computes                          ? ComputeUnit(share)
+                         : !share.evaluation_units.empty() ? EvaluateUnit(share)
+                                                           : AuditUnit(share));
+  if (context_.stall_watch != nullptr) context_.stall_watch->EndsUnit(Now() - begin_ns);
+  return absl::OkStatus();
 }
 
 absl::Status WindowRunner::Begin(WindowShare& share) {

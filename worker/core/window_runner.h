@@ -28,6 +28,7 @@
 #include "worker/core/link.h"
 #include "worker/core/recollection.h"
 #include "worker/core/reducer.h"
+#include "worker/core/stall_watch.h"
 #include "worker/core/unit_reporter.h"
 #include "worker/core/window_share.h"
 
@@ -42,6 +43,7 @@ struct RunnerContext {
   CheckpointSink& checkpoints;
   const Clock& clock;
   int64_t collective_deadline_ms = 20'000;
+  StallWatch* stall_watch = nullptr;  // null: nobody watches
 };
 
 // How a job ended on this worker.
@@ -55,6 +57,7 @@ struct RunEnd {
   Kind kind = Kind::kReleased;
   std::string reason;
   bool shut_down = false;  // kReleased: the process is to end too
+  bool rejoin = false;     // kFailed: what this incarnation holds is wrong, but a new one may do
   std::optional<InboxEvent> event;
 };
 

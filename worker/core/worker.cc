@@ -44,6 +44,7 @@ void Worker::LeaveAtOnce(const std::string& reason) {
 Worker::End Worker::Serve() {
   while (true) {
     if (!next_ && draining_) return {.reason = "drained"};
+    stall_watch_.Waits();
     InboxEvent event = next_ ? *std::exchange(next_, std::nullopt) : inbox_.Pop();
     if (std::optional<End> end = Handle(event)) return *std::move(end);
   }
@@ -93,7 +94,7 @@ std::optional<Worker::End> Worker::RunJob(const v1::AssignJob& assignment) {
     PassFaultPoint(FaultPoint::kWorkerLoaded);
     const RunnerContext context{session_,          inbox_,       *life_->joined.guard,
                                 parts_.collectives, *life_->checkpoints, parts_.clock,
-                                options_.collective_deadline_ms};
+                                options_.collective_deadline_ms, &stall_watch_};
     WindowRunner runner(context, assignment, **job);
     end = runner.Run();
     units = runner.units_computed();
@@ -103,6 +104,7 @@ std::optional<Worker::End> Worker::RunJob(const v1::AssignJob& assignment) {
   }
   session_.HoldJob(false);
   LogInfo("job left", {{"job", assignment.key().job_id()}, {"reason", end.reason}, {"units_computed", units}});
+  if (end.rejoin) session_.Rejoin(end.reason);
   next_ = std::move(end.event);
   if (end.kind == RunEnd::Kind::kLeft || (end.kind == RunEnd::Kind::kReleased && end.shut_down)) {
     return End{.reason = end.reason};

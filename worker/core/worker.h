@@ -22,6 +22,7 @@
 #include "worker/core/job.h"
 #include "worker/core/link.h"
 #include "worker/core/session.h"
+#include "worker/core/stall_watch.h"
 
 namespace accrue {
 
@@ -29,6 +30,7 @@ struct WorkerOptions {
   SessionOptions session;
   int64_t collective_deadline_ms = 20'000;
   int64_t abort_deadline_ms = 5'000;  // for an aborted operation to return
+  int64_t stall_ms = 30'000;          // that a unit may stand still for at least; StallWatch
 };
 
 // What a worker works with; all of it must outlive the worker.
@@ -38,7 +40,7 @@ struct WorkerParts {
   CollectiveFactory& collectives;
   std::function<std::unique_ptr<CheckpointSink>(CoordinatorLink&)> make_checkpoint_sink;
   const Clock& clock;
-  // Called with what hangs when the abort deadline has passed.
+  // Called with what hangs when the abort deadline has passed, or when the compute thread stands still.
   std::function<void(const std::string& what)> end_process = EndProcess;
 };
 
@@ -47,6 +49,7 @@ class Worker {
   Worker(const WorkerOptions& options, const WorkerParts& parts)
       : options_(options),
         parts_(parts),
+        stall_watch_(absl::Milliseconds(options.stall_ms), parts.end_process),
         abort_deadline_(absl::Milliseconds(options.abort_deadline_ms), parts.end_process),
         session_(options.session, parts.links, inbox_, parts.clock, &abort_deadline_) {}
 
@@ -79,6 +82,7 @@ class Worker {
   const WorkerOptions options_;
   const WorkerParts parts_;
   Inbox inbox_;
+  StallWatch stall_watch_;
   AbortDeadlineTimer abort_deadline_;
   Session session_;
   std::atomic<bool> draining_{false};
