@@ -151,6 +151,7 @@ struct PersistPosition {
   int64_t steps = 0;
   std::string digest;
   std::vector<int> exponents;  // of the next window
+  std::string parameter_hash;
 };
 // When the members are fixed.
 struct PersistLayout {

@@ -334,7 +334,6 @@ class Machine {
   // ---- restore.cc ----
   using Holders = std::vector<const WorkerHolds*>;
   void BeginRestoring(Job& job);
-  void TakeUpLiveState(Job& job);
   void OnWorkerResumed(const WorkerJoined& event);
   void OnWorkerHolds(const WorkerHolds& event);
   std::string WhyUnusable(const Job& job, const WorkerHolds& holds) const;

@@ -171,7 +171,7 @@ void Machine::Detach(Job& job, Incarnation incarnation, const std::string& reaso
   SetRole(job, worker, Role::kIdle);
   LoseShard(job, incarnation);
   // What the first worker fixed holds only as long as there is a result to agree with.
-  if (job.attached.empty() && job.recorded.empty() && job.origin.checkpoint_directory.empty()) {
+  if (job.attached.empty() && job.recorded.empty() && job.origin.checkpoint_directory.empty() && !job.restoring) {
     job.numeric_class.clear();
     job.tensor_elements.clear();
     job.origin.digest.clear();

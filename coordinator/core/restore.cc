@@ -43,16 +43,12 @@ void Machine::BeginRestoring(Job& job) {
   job.restoring.emplace();
   job.restoring->deadline_ns = now_ns_ + options_.reconnect_ns;
   job.restoring->awaited = {live.members.begin(), live.members.end()};
-  TakeUpLiveState(job);
-}
-
-void Machine::TakeUpLiveState(Job& job) {
-  const LiveState& live = *job.origin.live;
   job.timeline = live.timeline;
   job.epoch = live.epoch;
   job.committed = live.window.value();
   job.steps = live.steps;
   job.digest = live.digest;
+  job.parameter_hash = live.parameter_hash;
   job.exponents = live.exponents;
   job.numeric_class = live.layout.numeric_class;
   job.tensors = live.layout.tensors;
@@ -135,6 +131,10 @@ std::string Machine::WhyUnusable(const Job& job, const WorkerHolds& holds) const
     return absl::StrCat("after window ", live.window.value(), " its state has digest ", holds.digest,
                         ", committed was ", live.digest);
   }
+  const std::string& hash = ahead && holds.step ? holds.step->stepped.parameter_hash : live.parameter_hash;
+  if (!hash.empty() && !holds.parameter_hash.empty() && holds.parameter_hash != hash) {
+    return absl::StrCat("its parameters have hash ", holds.parameter_hash, ", after the step it was ", hash);
+  }
   const std::string step = WhyStepUnusable(job, holds);
   if (!step.empty()) return step;
   if (key.attempt > (ahead ? Attempt() : live.attempt)) {
@@ -175,13 +175,16 @@ std::string Machine::WhyStepUnusable(const Job& job, const WorkerHolds& holds) c
     return absl::StrCat("it stepped with attempt ", key.attempt.value(), " of window ", key.window.value(),
                         ", which was void: the last is ", live.attempt.value());
   }
-  int64_t next = 0;
+  std::vector<bool> seen(static_cast<size_t>(job.config.units_per_window), false);
   for (const UnitRange& range : UnitsOf(holds.step->computed)) {
-    if (range.first < next || range.count < 1 || range.first > job.config.units_per_window - range.count) {
+    if (range.first < 0 || range.count < 1 || range.first > job.config.units_per_window - range.count) {
       return absl::StrCat("its accumulator held units from ", range.first, ", ", range.count,
-                          " of them, out of order or not in the window");
+                          " of them; the window has ", job.config.units_per_window);
     }
-    next = range.first + range.count;
+    for (int64_t unit = range.first; unit < range.first + range.count; ++unit) {
+      if (seen[static_cast<size_t>(unit)]) return absl::StrCat("its accumulator held unit ", unit, " twice");
+      seen[static_cast<size_t>(unit)] = true;
+    }
   }
   return "";
 }
@@ -218,7 +221,6 @@ bool Machine::FinishRestoring(Job& job) {
                           " workers that held the state of window ", live.window.value()));
     return false;
   }
-  TakeUpLiveState(job);
   const Restoring done = *std::exchange(job.restoring, std::nullopt);
   const int64_t members = static_cast<int64_t>(live.members.size());
   for (Incarnation worker : std::set(job.attached)) {
@@ -270,7 +272,7 @@ WindowRun Machine::AdoptUnits(Job& job, int64_t number, Attempt attempt, int64_t
   run.attempt = attempt;
   run.planned_at_ns = run.begun_at_ns = now_ns_;
   run.scalars = ScalarsOf(job.config.schedule, number, steps);
-  ChooseAudits(job, run);
+  ChooseAudits(job, run);  // what second workers have reported is lost
   Holders stay;
   for (const WorkerHolds* holds : holders) {
     const bool counts = holds->key.attempt == attempt;
@@ -317,6 +319,9 @@ void Machine::AdoptWindow(Job& job, Holders level) {
   Note(job, "restore",
        absl::StrCat(run.leases.done(), " of the ", run.leases.size(), " units of window ", job.committed,
                     " are kept"));
+  if (!job.config.exact) {  // another step may come out differently
+    job.evaluated.erase(job.evaluated.upper_bound(job.committed), job.evaluated.end());
+  }
   const bool evaluate = EvaluationDue(job, job.committed);
   const bool over = job.committed >= job.EndWindow();
   if (!over && begun) {
@@ -382,7 +387,7 @@ void Machine::AdoptStep(Job& job, Holders ahead, const Holders& level) {
     run.parts.at(holds->from).final_buckets = job.buckets;
     const WorkerStepped& stepped = holds->step->stepped;
     sealed.steps[holds->from] = {stepped.digest, stepped.gradient_norm, stepped.clip_coefficient,
-                                 stepped.phases, stepped.memory_bytes};
+                                 stepped.phases, stepped.memory_bytes, stepped.parameter_hash};
   }
   // The seal proved the cover; who had the rest is gone. Their reports are not known, and not needed any more.
   run.leases.CountFreeAsDone();

@@ -72,10 +72,12 @@ struct LiveState {
   Window window;      // windows committed; a member may have stepped one more
   int64_t steps = 0;
   std::string digest;
+  std::string parameter_hash;  // empty: not known
   Epoch epoch;
   Attempt attempt;             // of the window on the way,
   std::vector<int> exponents;  // and its exponents; empty before the probe, and in fast mode
   std::vector<Incarnation> members;
+  friend bool operator==(const LiveState&, const LiveState&) = default;
 };
 
 // The state a job starts from: nothing, or a verified checkpoint.

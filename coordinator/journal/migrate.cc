@@ -24,6 +24,10 @@ absl::Status From1To2(Database& database) {
   return AddColumn(database, "ledger", "detail", "TEXT NOT NULL DEFAULT ''");
 }
 
+absl::Status From2To3(Database& database) {
+  return AddColumn(database, "positions", "parameter_hash", "TEXT NOT NULL DEFAULT ''");
+}
+
 }  // namespace
 
 absl::Status CheckSchemaVersion(int64_t version) {
@@ -41,6 +45,7 @@ absl::Status CheckSchemaVersion(int64_t version) {
 
 absl::Status MigrateSchema(Database& database, int64_t version) {
   if (version == 1) ACCRUE_RETURN_IF_ERROR(From1To2(database));
+  if (version == 2) ACCRUE_RETURN_IF_ERROR(From2To3(database));
   ACCRUE_RETURN_IF_ERROR(database.Execute(kSchema));
   return database.Execute(absl::StrCat("PRAGMA user_version = ", kSchemaVersion).c_str());
 }

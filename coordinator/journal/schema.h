@@ -4,9 +4,10 @@
 namespace accrue {
 
 // Raised when the tables change, with a step in migrate.cc; in the store's user_version.
+//   3  positions.parameter_hash
 //   2  jobs.paused (some stores of version 1 have it), ledger.detail, layouts, positions
 //   1  the first
-inline constexpr int kSchemaVersion = 2;
+inline constexpr int kSchemaVersion = 3;
 // Tells the store from any other SQLite file ("accr").
 inline constexpr int kApplicationId = 0x61636372;
 
@@ -45,7 +46,7 @@ CREATE TABLE IF NOT EXISTS ledger(
 -- What the members of a job's present timeline hold; attempt: of the window on the way.
 CREATE TABLE IF NOT EXISTS positions(
   job TEXT PRIMARY KEY, timeline INTEGER NOT NULL, window INTEGER NOT NULL, steps INTEGER NOT NULL,
-  digest TEXT NOT NULL, attempt INTEGER NOT NULL, exponents TEXT NOT NULL) WITHOUT ROWID;
+  digest TEXT NOT NULL, attempt INTEGER NOT NULL, exponents TEXT NOT NULL, parameter_hash TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS layouts(
   job TEXT PRIMARY KEY, numeric_class TEXT NOT NULL, tensors TEXT NOT NULL, tensor_elements TEXT NOT NULL,
   buckets INTEGER NOT NULL) WITHOUT ROWID;

@@ -45,9 +45,9 @@ class EffectWriter {
   }
 
   absl::Status operator()(const core::PersistPosition& e) {
-    return database_.Prepare("INSERT OR REPLACE INTO positions VALUES(?, ?, ?, ?, ?, 0, ?)")
+    return database_.Prepare("INSERT OR REPLACE INTO positions VALUES(?, ?, ?, ?, ?, 0, ?, ?)")
         .Bind(e.job).Bind(e.timeline.value()).Bind(e.window.value()).Bind(e.steps).Bind(e.digest)
-        .Bind(ExponentsToText(e.exponents)).Run();
+        .Bind(ExponentsToText(e.exponents)).Bind(e.parameter_hash).Run();
   }
 
   absl::Status operator()(const core::PersistLayout& e) {
@@ -269,7 +269,7 @@ class SqliteJournal : public Journal {
     const std::lock_guard<std::mutex> lock(mutex_);
     Statement row = database_->Prepare(
         "SELECT p.timeline, p.window, p.steps, p.digest, p.attempt, p.exponents, e.epoch, e.members, l.numeric_class,"
-        " l.tensors, l.tensor_elements, l.buckets FROM jobs j"
+        " l.tensors, l.tensor_elements, l.buckets, p.parameter_hash FROM jobs j"
         " JOIN positions p ON p.job = j.id AND p.timeline = j.timeline"
         " JOIN epochs e ON e.job = j.id AND e.timeline = j.timeline"
         " JOIN layouts l ON l.job = j.id WHERE j.id = ? ORDER BY e.epoch DESC LIMIT 1");
@@ -288,6 +288,7 @@ class SqliteJournal : public Journal {
     ACCRUE_ASSIGN_OR_RETURN(live.layout.tensors, NamesFromText(row.Text(9)));
     ACCRUE_ASSIGN_OR_RETURN(live.layout.tensor_elements, SizesFromText(row.Text(10)));
     live.layout.buckets = row.Integer(11);
+    live.parameter_hash = row.Text(12);
     if (live.members.empty()) return std::nullopt;
     return std::make_optional(std::move(live));
   }

@@ -43,7 +43,8 @@ absl::StatusOr<v1::SubmitResponse> Coordinator::Submit(ResolvedSubmission submis
   std::vector<std::string> warnings = std::move(submission.warnings);
   warnings.insert(warnings.end(), folder.warnings.begin(), folder.warnings.end());
   ACCRUE_ASSIGN_OR_RETURN(run->log,
-                          WindowLog::Open(file_system_, job.output_directory(), folder.start.window, {}, {}, warnings));
+                          WindowLog::Open(file_system_, job.output_directory(), folder.start.window, {}, {},
+                                          warnings));
   run->before = run->log->last();
   run->resolved = std::make_shared<const v1::ResolvedJob>(job);
   run->data = std::move(submission.data);
@@ -145,7 +146,8 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
   if (start.live.has_value() && start.live->window < start.window) start.live.reset();
   ACCRUE_ASSIGN_OR_RETURN(const std::vector<CommitRecord> commits, journal_.Commits(id, Window(0), kAll));
   int64_t next = start.window.value();
-  if (start.live.has_value() || run.resolved->spec().accumulation().mode() != "fast") {
+  const bool exact = run.resolved->spec().accumulation().mode() != "fast";
+  if (start.live.has_value() || exact) {
     for (const CommitRecord& commit : commits) {
       const int64_t window = commit.window.window.value();
       if (window < start.window.value()) continue;
@@ -153,14 +155,17 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
       next = std::max(next, window + 1);
     }
   }
-  ACCRUE_ASSIGN_OR_RETURN(const std::vector<EvaluationRecord> evaluations, journal_.Evaluations(id, Window(0)));
+  ACCRUE_ASSIGN_OR_RETURN(std::vector<EvaluationRecord> evaluations, journal_.Evaluations(id, Window(0)));
+  // The state after the newest commit may have been evaluated before its own.
+  const int64_t kept = exact ? next + 1 : next;
+  std::erase_if(evaluations, [&](const EvaluationRecord& evaluation) { return evaluation.window.value() > kept; });
   for (const EvaluationRecord& evaluation : evaluations) {
-    if (evaluation.window >= start.window && evaluation.window.value() <= next) start.evaluated[evaluation.window.value()] = evaluation.loss;
+    if (evaluation.window >= start.window) start.evaluated[evaluation.window.value()] = evaluation.loss;
   }
   if (start.live.has_value()) {
     run.SetLayout(start.live->layout);
   } else {
-    ACCRUE_RETURN_IF_ERROR(journal_.StartTimeline(id, start.timeline, Window(next)));
+    ACCRUE_RETURN_IF_ERROR(journal_.StartTimeline(id, start.timeline, Window(kept)));
     run.record.timeline = start.timeline;
   }
   ACCRUE_ASSIGN_OR_RETURN(run.log, WindowLog::Open(file_system_, run.resolved->output_directory(), Window(next), commits,

@@ -1,5 +1,6 @@
 #include "coordinator/server/window_log.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <utility>
@@ -109,7 +110,7 @@ std::string EvaluationLine(const EvaluationRecord& evaluation) {
 absl::StatusOr<std::unique_ptr<WindowLog>> WindowLog::Open(FileSystem& file_system, const std::string& directory,
                                                            Window next_window,
                                                            const std::vector<CommitRecord>& journaled,
-                                                           const std::vector<EvaluationRecord>& journaled_evaluations,
+                                                           const std::vector<EvaluationRecord>& evaluated,
                                                            std::vector<std::string>& warnings) {
   std::unique_ptr<WindowLog> log(new WindowLog);
   const std::string windows_path = JoinPath(directory, "windows.jsonl");
@@ -134,18 +135,18 @@ absl::StatusOr<std::unique_ptr<WindowLog>> WindowLog::Open(FileSystem& file_syst
 
   const std::string evaluations_path = JoinPath(directory, "evaluations.jsonl");
   ACCRUE_ASSIGN_OR_RETURN(const std::string evaluations, ReadIfThere(file_system, evaluations_path));
-  const GoodPart good_evaluations = FindGoodPart(evaluations, next_window.value() + 1);
-  log->next_evaluation_ = good_evaluations.next;
+  const int64_t newest = evaluated.empty() ? 0 : evaluated.back().window.value();
+  GoodPart good_evaluations = FindGoodPart(evaluations, std::max(newest, next_window.value()) + 1);
   std::string mended_evaluations = evaluations.substr(0, good_evaluations.size_bytes);
-  for (const EvaluationRecord& evaluation : journaled_evaluations) {
-    const int64_t window = evaluation.window.value();
-    if (window < log->next_evaluation_ || window > next_window.value()) continue;
-    log->next_evaluation_ = window + 1;
+  for (const EvaluationRecord& evaluation : evaluated) {
+    if (evaluation.window.value() < good_evaluations.next) continue;
+    good_evaluations.next = evaluation.window.value() + 1;
     absl::StrAppend(&mended_evaluations, EvaluationLine(evaluation), "\n");
   }
   if (mended_evaluations != evaluations) {
     ACCRUE_RETURN_IF_ERROR(file_system.WriteAtomically(evaluations_path, mended_evaluations));
   }
+  log->next_evaluation_ = good_evaluations.next;
   ACCRUE_ASSIGN_OR_RETURN(log->windows_, file_system.OpenForAppend(windows_path));
   ACCRUE_ASSIGN_OR_RETURN(log->evaluations_, file_system.OpenForAppend(evaluations_path));
   return log;

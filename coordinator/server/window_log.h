@@ -21,12 +21,13 @@ std::string EvaluationLine(const EvaluationRecord& evaluation);
 
 class WindowLog {
  public:
-  // Makes the files end just before `next_window`: a torn last line and windows from there on are cut; windows and
-  // evaluations that are missing are taken from what is journaled (in order). `warnings` takes what cannot be mended.
+  // Makes the files end just before `next_window`: a torn last line and windows from there on are cut, windows that
+  // are missing are taken from `journaled` (in order); evaluations likewise, up to the newest of `evaluated`, or of the
+  // state at next_window. `warnings` takes what cannot be mended.
   static absl::StatusOr<std::unique_ptr<WindowLog>> Open(FileSystem& file_system, const std::string& directory,
                                                          Window next_window,
                                                          const std::vector<CommitRecord>& journaled,
-                                                         const std::vector<EvaluationRecord>& journaled_evaluations,
+                                                         const std::vector<EvaluationRecord>& evaluated,
                                                          std::vector<std::string>& warnings);
 
   // A window or evaluation that is there already is passed over. RESOURCE_EXHAUSTED when the disk is full.

@@ -34,6 +34,7 @@ class RestoreTest : public testing::Test {
     live_.window = Window(kCommitted);
     live_.steps = kCommitted;
     live_.digest = Harness::DigestOf(kCommitted - 1);
+    live_.parameter_hash = "parameters";
     live_.epoch = Epoch(7);
     live_.exponents = NextExponents(kUnits, std::vector<int>{0, -3});
     live_.members = {kA, kB, kC};
@@ -84,6 +85,7 @@ class RestoreTest : public testing::Test {
     step.stepped.from = worker;
     step.stepped.key = KeyOf(worker, kCommitted, live_.attempt.value());
     step.stepped.digest = digest;
+    step.stepped.parameter_hash = "parameters";
     step.stepped.gradient_norm = 1.5;
     step.stepped.clip_coefficient = 0.25;
     step.stepped.memory_bytes = 77;

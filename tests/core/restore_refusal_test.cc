@@ -62,6 +62,13 @@ INSTANTIATE_TEST_SUITE_P(
                      ToLevel(h);
                      h.digest = "x";
                    }},
+        BadHolding{"ParametersChangedSinceTheCommit", "its parameters have hash other",
+                   [](WorkerHolds& h) {
+                     ToLevel(h);
+                     h.parameter_hash = "other";
+                   }},
+        BadHolding{"ParametersChangedSinceTheStep", "its parameters have hash other",
+                   [](WorkerHolds& h) { h.parameter_hash = "other"; }},
         BadHolding{"AheadWithoutAStep", "how it came", [](WorkerHolds& h) { h.step.reset(); }},
         BadHolding{"StepOfAnother", "not given",
                    [](WorkerHolds& h) { h.step->stepped.key.incarnation = kB; }},
@@ -73,11 +80,11 @@ INSTANTIATE_TEST_SUITE_P(
                    [](WorkerHolds& h) { h.step->stepped.digest = "x"; }},
         BadHolding{"StepOfAVoidAttempt", "void: the last is 1",
                    [](WorkerHolds& h) { h.step->stepped.key.attempt = Attempt(0); }},
-        BadHolding{"StepWithUnitsBeyondTheWindow", "not in the window",
+        BadHolding{"StepWithUnitsBeyondTheWindow", "units from 3, 2 of them; the window has 4",
                    [](WorkerHolds& h) {
                      h.step->computed.buckets[0].units = {{3, 2}};
                    }},
-        BadHolding{"StepWithAUnitTwice", "out of order",
+        BadHolding{"StepWithAUnitTwice", "held unit 1 twice",
                    [](WorkerHolds& h) {
                      h.step->computed.buckets[0].units = {{0, 2}, {1, 1}};
                    }},

@@ -93,6 +93,21 @@ TEST_F(RestoreTest, Back_DiesAgain_IsNotAwaitedASecondTime) {
   EXPECT_THAT(h.Effects<PersistEpoch>()[0].members, ElementsAre(kB, kC));
 }
 
+TEST_F(RestoreTest, AtTheFirstWindow_OneDiesAlone_TheNextOneCounts) {
+  live_.window = Window(0);
+  live_.steps = 0;
+  live_.members = {kA, kB};
+  start_.recorded.clear();
+  Submit();
+  Resume(kA);
+  h.Gone(kA);  // nobody is attached, and nothing is on record
+  WorkerHolds holds = Level(kB, {1, 2});
+  holds.key.window = Window(0);
+  Back(holds);
+  EXPECT_THAT(Expelled(), IsEmpty());
+  EXPECT_THAT(h.Held(kB, 0), ElementsAre(0, 3));
+}
+
 TEST_F(RestoreTest, SecondStreamOfALivingIncarnation_ChangesNothing) {
   Submit();
   Back(Level(kA, {}));
@@ -130,7 +145,7 @@ TEST_F(RestoreTest, SomeStepped_TheirStepIsCommitted_TheOthersCopyTheState) {
   Submit();
   Back(Level(kA, {0, 1}));
   Back(Ahead(kB, {{2, 1}}, {3}));
-  Back(Ahead(kC, {{3, 1}}, {0}));
+  Back(Ahead(kC, {{3, 1}, {0, 1}}, {0}));  // in the order of their computing
   ASSERT_THAT(h.commits, SizeIs(1));
   const WindowRecord& record = h.commits[0];
   EXPECT_EQ(record.window, Window(3));
@@ -313,6 +328,38 @@ TEST_F(RestoreTest, EvaluationReportsHeld_CountOnce) {
   ASSERT_THAT(h.evaluations, SizeIs(1));
   EXPECT_EQ(h.evaluations[0].loss, 2);
   EXPECT_EQ(h.evaluations[0].tokens, 6);
+}
+
+TEST_F(RestoreTest, EvaluationRecordedBeforeItsCommit_IsNotDoneAgain) {
+  JobConfig config = SmallJob();
+  config.evaluation_every = 1;
+  config.evaluation_units = 2;
+  start_.evaluated = {{3, 1.5}, {4, 1.25}};
+  live_.members = {kA};
+  Submit(config);
+  Back(Ahead(kA, {{0, 4}}, {0}));
+  ASSERT_THAT(h.commits, SizeIs(1));
+  for (const Send& send : h.Effects<Send>()) {
+    if (const auto* plan = std::get_if<Plan>(&send.message)) {
+      EXPECT_THAT(plan->evaluation_units, IsEmpty());
+    }
+  }
+  EXPECT_EQ(h.View().validation_loss, 1.25);
+}
+
+TEST_F(RestoreTest, FastAccumulation_EvaluationOfAStepThatIsLost_IsDoneAgain) {
+  JobConfig config = SmallJob();
+  config.exact = false;
+  config.evaluation_every = 1;
+  config.evaluation_units = 2;
+  start_.evaluated = {{3, 1.5}, {4, 1.25}};
+  live_.exponents.clear();
+  live_.members = {kA};
+  Submit(config);
+  Back(Level(kA, {0, 1, 2, 3}));
+  Compute(kA, kCommitted);
+  h.Step(kA, kCommitted, "another");
+  EXPECT_THAT(h.Last<Plan>(kA).evaluation_units, ElementsAre(UnitRange{0, 2}));
 }
 
 TEST_F(RestoreTest, EvaluationAtTheEnd_AllHeld_JobGoesOnToItsCheckpoint) {

@@ -118,7 +118,7 @@ TEST_P(FromVersion1, Open_EverythingIsThere) {
   auto journal = Open().journal;
   core::PersistLedger ledger{"headers-1", {}};
   ledger.entry.detail = "{}";
-  core::PersistPosition position{"headers-1", Timeline(0), Window(1), 1, "d0", {3}};
+  core::PersistPosition position{"headers-1", Timeline(0), Window(1), 1, "d0", {3}, "hash"};
   ASSERT_TRUE(journal->Record({MakeCommit("headers-1", 1), ledger, position}, 1).ok());
   ASSERT_TRUE(journal->SetPaused("headers-1", !GetParam()).ok());
   EXPECT_EQ(journal->Jobs()->front().paused, !GetParam());
@@ -149,6 +149,23 @@ TEST_P(FromVersion1, Open_FailsHalfWay_NothingIsChanged) {
 
 INSTANTIATE_TEST_SUITE_P(WithAndWithoutPaused, FromVersion1, testing::Bool());
 
+TEST_F(MigrationTest, Open_Version2_KnowsWhatMembersHold) {
+  {
+    auto journal = Open().journal;
+    ASSERT_TRUE(journal->AddJob(MakeJob("j")).ok());
+    core::PersistPosition position{"j", Timeline(0), Window(1), 1, "d0", {3}, "hash"};
+    core::PersistEpoch epoch{"j", Timeline(0), Epoch(1), Attempt(0), {Incarnation(4)}};
+    ASSERT_TRUE(journal->Record({core::PersistLayout{"j", {"cpu", {"w"}, {10}, 1}}, position, epoch}, 1).ok());
+  }
+  const auto fresh = Layout();
+  Execute("ALTER TABLE positions DROP COLUMN parameter_hash; PRAGMA user_version = 2");
+  const auto live = Open().journal->Live("j");
+  ASSERT_TRUE(live.ok() && live->has_value()) << live.status();
+  EXPECT_EQ((*live)->digest, "d0");
+  EXPECT_EQ((*live)->parameter_hash, "");
+  EXPECT_EQ(Layout(), fresh);
+}
+
 TEST_F(MigrationTest, Open_NewerVersion_IsRefusedWithWhatToDo) {
   Open();
   Execute("PRAGMA user_version = 99");
@@ -175,10 +192,10 @@ TEST_F(MigrationTest, Fresh_TablesAreThoseOfTheVersion) {
   std::map<std::string, size_t> columns;
   for (const auto& [table, names] : layout) columns[table] = names.size();
   columns.erase("user_version");
-  const std::map<std::string, size_t> version_2 = {
+  const std::map<std::string, size_t> version_3 = {
       {"attempts", 4},  {"checkpoints", 4}, {"commits", 20}, {"epochs", 5},    {"evaluations", 5}, {"exponents", 2},
-      {"file_hashes", 4}, {"jobs", 11},     {"layouts", 5},  {"ledger", 11},   {"meta", 2},        {"positions", 7}};
-  EXPECT_EQ(columns, version_2);
+      {"file_hashes", 4}, {"jobs", 11},     {"layouts", 5},  {"ledger", 11},   {"meta", 2},        {"positions", 8}};
+  EXPECT_EQ(columns, version_3);
 }
 
 }  // namespace

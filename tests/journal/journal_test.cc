@@ -162,7 +162,7 @@ TEST_F(JournalTest, HighestIncarnation_CountsMembersOfEpochs) {
 
 // The members of epoch 2 hold the state after three windows.
 core::PersistPosition MakePosition(int64_t window, int64_t timeline = 0) {
-  return {"j", Timeline(timeline), Window(window), window - 1, "digest-" + std::to_string(window), {4, -5}};
+  return {"j", Timeline(timeline), Window(window), window - 1, "digest-" + std::to_string(window), {4, -5}, "hash"};
 }
 
 core::PersistEpoch MakeEpoch(int64_t epoch, std::vector<Incarnation> members, int64_t timeline = 0) {
@@ -201,6 +201,7 @@ TEST_F(LiveTest, Live_MembersHoldAState_IsWhole) {
   EXPECT_EQ(live->window, Window(3));
   EXPECT_EQ(live->steps, 2);
   EXPECT_EQ(live->digest, "digest-3");
+  EXPECT_EQ(live->parameter_hash, "hash");
   EXPECT_EQ(live->epoch, Epoch(2));
   EXPECT_EQ(live->attempt, Attempt(0));
   EXPECT_THAT(live->exponents, ElementsAre(4, -5));

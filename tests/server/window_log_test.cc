@@ -141,7 +141,7 @@ TEST_F(WindowLogTest, Open_EvaluationsMissing_AreTakenFromTheJournal) {
     auto log = Open(4, {Commit(0), Commit(1), Commit(2), Commit(3)});
     EXPECT_TRUE(log->Append(journaled[0]).ok());
   }
-  auto log = Open(4, {}, journaled);
+  auto log = Open(4, {}, {journaled[0], journaled[1]});
   EXPECT_EQ(Contents("evaluations.jsonl"), EvaluationLine(journaled[0]) + "\n" + EvaluationLine(journaled[1]) + "\n");
   EXPECT_TRUE(log->Append(journaled[1]).ok());  // it is there
   EXPECT_TRUE(log->Append(journaled[2]).ok());
@@ -160,6 +160,20 @@ TEST_F(WindowLogTest, Open_NothingToMend_LeavesTheFileAlone) {
   auto log = Open(1, {Commit(0)});
   EXPECT_THAT(warnings_, IsEmpty());
   EXPECT_EQ(Contents(), WindowLine(Commit(0)) + "\n");
+}
+
+TEST_F(WindowLogTest, Open_EvaluationLostWithTheCrash_IsTakenFromTheJournal) {
+  {
+    const auto log = Open(0);
+    for (int64_t window = 0; window < 4; ++window) ASSERT_TRUE(log->Append(Commit(window)).ok());
+    ASSERT_TRUE(log->Append(EvaluationRecord{Window(2), 2.5, 10}).ok());
+  }
+  // The state after window 4 was evaluated before its commit was on record.
+  const std::vector<EvaluationRecord> evaluated = {{Window(2), 2.5, 10}, {Window(4), 2.25, 10}, {Window(5), 2.125, 10}};
+  const auto log = Open(4, {Commit(0), Commit(1), Commit(2), Commit(3)}, evaluated);
+  EXPECT_THAT(Windows("evaluations.jsonl"), ElementsAre(2, 4, 5));
+  ASSERT_TRUE(log->Append(EvaluationRecord{Window(5), 2.125, 10}).ok());
+  EXPECT_THAT(Windows("evaluations.jsonl"), ElementsAre(2, 4, 5));
 }
 
 }  // namespace

@@ -12,6 +12,7 @@ namespace {
 
 // Time of the collective's work, and until a peer's death shows in it.
 constexpr int64_t kReduceNs = 5'000'000, kSyncNs = 40'000'000, kBrokenNs = 30'000'000;
+constexpr int64_t kNoProgressNs = 600'000'000;  // until peers that cannot be reached are given up
 
 }  // namespace
 
@@ -48,15 +49,48 @@ void SimulatedCollectives::Join(const std::string& name, SimulatedWorker& worker
   collective.arrived.insert(worker.incarnation());
   bool all_alive = !collective.broken;
   for (Incarnation member : collective.members) all_alive &= simulator_.Find(member) != nullptr;
-  if (all_alive) return;
+  if (!all_alive && !collective.split) {
+    Stop(collective);
+    return Fail(name, worker.incarnation(), kBrokenNs, "a peer is gone");
+  }
+  for (Incarnation member : collective.members) collective.split |= Apart(worker.incarnation(), member);
+  if (!collective.split) return;
   Stop(collective);
-  Fail(name, worker.incarnation(), kBrokenNs, "a peer is gone");
+  FailBySplit(name, worker.incarnation());
+}
+
+bool SimulatedCollectives::Apart(Incarnation a, Incarnation b) const {
+  return simulator_.now_ns() < split_until_ns_ && side_.count(a) != side_.count(b);
+}
+
+// Nobody closes a connection: it shows by the time that passes.
+void SimulatedCollectives::FailBySplit(const std::string& name, Incarnation worker) {
+  std::vector<Incarnation> unreachable;
+  for (Incarnation member : collectives_[name].members) {
+    if (Apart(worker, member)) unreachable.push_back(member);
+  }
+  const auto after_ns = static_cast<int64_t>(static_cast<double>(kNoProgressNs) * (0.5 + simulator_.Uniform()));
+  Fail(name, worker, after_ns, "peers cannot be reached", std::move(unreachable));
+}
+
+void SimulatedCollectives::Split(std::set<Incarnation> side, int64_t until_ns) {
+  side_ = std::move(side);
+  split_until_ns_ = until_ns;
+  for (auto& [name, collective] : collectives_) {
+    if (collective.broken || collective.finished.size() == collective.members.size()) continue;
+    for (Incarnation member : collective.members) collective.split |= Apart(member, collective.members[0]);
+    if (!collective.split) continue;
+    Stop(collective);
+    for (Incarnation worker : collective.arrived) {
+      if (collective.finished.count(worker) == 0) FailBySplit(name, worker);
+    }
+  }
 }
 
 void SimulatedCollectives::Fail(const std::string& name, Incarnation worker, int64_t delay_ns,
-                                const std::string& reason) {
-  simulator_.At(simulator_.now_ns() + delay_ns, [this, name, worker, reason] {
-    if (SimulatedWorker* left = simulator_.Find(worker)) left->CollectiveFailed(name, reason);
+                                const std::string& reason, std::vector<Incarnation> unreachable) {
+  simulator_.AtWorker(simulator_.now_ns() + delay_ns, worker, [this, name, worker, reason, unreachable] {
+    simulator_.Find(worker)->CollectiveFailed(name, reason, unreachable);
   });
 }
 
@@ -74,10 +108,10 @@ void SimulatedCollectives::CompleteSync(const std::string& name) {
   const SimulatedState state = simulator_.Find(*collective.source)->state();
   for (Incarnation member : collective.members) {
     const auto time_ns = static_cast<int64_t>(static_cast<double>(kSyncNs) * (1 + simulator_.Uniform()));
-    simulator_.At(simulator_.now_ns() + time_ns, [this, name, member, state] {
+    simulator_.AtWorker(simulator_.now_ns() + time_ns, member, [this, name, member, state] {
       Collective& on_the_way = collectives_[name];
       SimulatedWorker* worker = simulator_.Find(member);
-      if (worker == nullptr || on_the_way.broken) return;
+      if (on_the_way.broken) return;
       on_the_way.finished.insert(member);
       worker->SyncDone(name, state);
     });
@@ -101,6 +135,18 @@ SimulatedSum SimulatedCollectives::SumOf(const Collective& collective, int64_t b
   return sum;
 }
 
+// Each unit of the window exactly once, in every bucket that is reduced.
+void SimulatedCollectives::CheckCover(const Collective& collective, const SimulatedUnits& open) const {
+  const auto most = std::max_element(collective.final_buckets.begin(), collective.final_buckets.end());
+  if (*most == kSimulatedBuckets) return;  // none is
+  std::vector<int> times(static_cast<size_t>(simulator_.config().job.units_per_window), 0);
+  for (const auto& [unit, gradient] : open) ++times[static_cast<size_t>(unit)];
+  for (size_t unit = 0; unit < times.size(); ++unit) {
+    if (times[unit] == 1) continue;
+    simulator_.Violation(absl::StrCat("unit ", unit, " is reduced ", times[unit], " times"));
+  }
+}
+
 void SimulatedCollectives::BeginReduce(const std::string& name) {
   Collective& collective = collectives_[name];
   SimulatedUnits open;
@@ -109,6 +155,7 @@ void SimulatedCollectives::BeginReduce(const std::string& name) {
     open.insert(open.end(), units.begin(), units.end());
   }
   std::sort(open.begin(), open.end());
+  CheckCover(collective, open);
   for (int64_t bucket = 0; bucket < kSimulatedBuckets; ++bucket) {
     collective.sums.push_back(SumOf(collective, bucket, open));
   }
@@ -116,10 +163,10 @@ void SimulatedCollectives::BeginReduce(const std::string& name) {
     const double time_ns = static_cast<double>(kReduceNs) * (1 + simulator_.Uniform()) / kSimulatedBuckets;
     for (int64_t bucket = 0; bucket < kSimulatedBuckets; ++bucket) {
       const auto at_ns = simulator_.now_ns() + static_cast<int64_t>(time_ns * static_cast<double>(bucket + 1));
-      simulator_.At(at_ns, [this, name, member, bucket] {
+      simulator_.AtWorker(at_ns, member, [this, name, member, bucket] {
         Collective& on_the_way = collectives_[name];
         SimulatedWorker* worker = simulator_.Find(member);
-        if (worker == nullptr || bucket >= on_the_way.limit) return;
+        if (bucket >= on_the_way.limit) return;
         on_the_way.most_done = std::max(on_the_way.most_done, bucket + 1);
         if (bucket + 1 == kSimulatedBuckets) on_the_way.finished.insert(member);
         worker->BucketDone(name, bucket, on_the_way.sums[static_cast<size_t>(bucket)]);

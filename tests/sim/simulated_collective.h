@@ -45,6 +45,8 @@ class SimulatedCollectives {
   void GiveUp(const std::string& communicator);
   // Some of those who wait for the dead one see it soon, the others only when told to abort.
   void Break(Incarnation dead);
+  // Until then nothing passes between these workers and the others.
+  void Split(std::set<Incarnation> side, int64_t until_ns);
   // One that is on the way fails for one of those in it.
   void BreakOne();
 
@@ -57,6 +59,7 @@ class SimulatedCollectives {
     std::vector<SimulatedSum> sums;  // by bucket, once all have arrived
     int64_t most_done = 0;           // buckets that some member has
     bool broken = false;
+    bool split = false;  // that is why
     int64_t limit = kSimulatedBuckets;  // buckets that members get before it is stuck
   };
 
@@ -65,10 +68,16 @@ class SimulatedCollectives {
   void CompleteSync(const std::string& name);
   void BeginReduce(const std::string& name);
   SimulatedSum SumOf(const Collective& collective, int64_t bucket, const SimulatedUnits& open) const;
-  void Fail(const std::string& name, Incarnation worker, int64_t delay_ns, const std::string& reason);
+  void Fail(const std::string& name, Incarnation worker, int64_t delay_ns, const std::string& reason,
+            std::vector<Incarnation> unreachable = {});
+  bool Apart(Incarnation a, Incarnation b) const;
+  void FailBySplit(const std::string& name, Incarnation worker);
+  void CheckCover(const Collective& collective, const SimulatedUnits& open) const;
 
   Simulator& simulator_;
   std::map<std::string, Collective> collectives_;
+  std::set<Incarnation> side_;
+  int64_t split_until_ns_ = 0;
 };
 
 }  // namespace accrue::core

@@ -23,8 +23,8 @@ std::string Text(uint64_t digest) { return absl::StrCat(absl::Hex(digest, absl::
 template <typename Done>
 void SimulatedWorker::After(int64_t delay_ns, Busy what, Done done) {
   busy_ = what;
-  simulator_.At(simulator_.now_ns() + delay_ns, [this, generation = generation_, done = std::move(done)] {
-    if (!alive || generation != generation_) return;
+  simulator_.AtWorker(simulator_.now_ns() + delay_ns, incarnation_, [this, generation = generation_, done = std::move(done)] {
+    if (generation != generation_) return;
     busy_ = Busy::kNo;
     done();
     Next();
@@ -41,10 +41,13 @@ void SimulatedWorker::Forget() {
   probe_.reset();
   orders_.clear();
   collective_.clear();
+  evaluations_.clear();
+  step_.reset();
 }
 
 void SimulatedWorker::ClearAccumulator() {
   accumulator_.clear();
+  reports_.clear();
   final_sums_.clear();
 }
 
@@ -94,6 +97,8 @@ void SimulatedWorker::Receive(const WorkerMessage& message) {
                          abort->key.window == seal_->key.window && abort->key.attempt == seal_->key.attempt &&
                          abort->key.epoch >= seal_->key.epoch;
     if (of_sync || of_seal) CollectiveFailed(collective_, "told to abort");
+  } else if (const auto* commit = std::get_if<Commit>(&message)) {
+    if (step_ && commit->key.window == step_->stepped.key.window) step_.reset();
   } else if (const auto* sync = std::get_if<StateSync>(&message)) {
     if (busy_ == Busy::kSyncing) {
       ++generation_;
@@ -161,6 +166,7 @@ void SimulatedWorker::OnPlan(const Plan& plan) {
     share.told_computed = false;
     if (plan.key.window.value() == state_.window) ClearAccumulator();
   }
+  if (std::exchange(share.awaits_plan, false)) share.told_computed = false;
   share.key = plan.key;
   share.scalars = plan.scalars;
   if (!plan.exponents.empty()) share.exponents = plan.exponents;
@@ -196,6 +202,7 @@ void SimulatedWorker::OnRecall(const Recall& recall) {
 
 void SimulatedWorker::Next() {
   if (!alive || busy_ != Busy::kNo) return;
+  if (owes_holding_) SendHolding();
   if (sync_) return BeginSync();
   if (!orders_.empty()) {
     WriteCheckpoint(orders_.front().key, orders_.front().order);
@@ -230,6 +237,8 @@ void SimulatedWorker::ComputeNext(Share& share) {
     report.compute_ns = time_ns;
     uint64_t gradient = simulator_.GradientOf(state_.digest, state_.window, unit, state_.exponents);
     simulator_.MaybeLie(*this, report, gradient);
+    reports_[unit] = report;
+    simulator_.CountUnit();
     accumulator_.emplace_back(unit, gradient);
     simulator_.FromWorker(*this, UnitsReported{incarnation_, Current()->key, false, {report}});
   });
@@ -252,9 +261,8 @@ void SimulatedWorker::EvaluateNext(Share& share) {
   const int64_t unit = share.evaluation.front();
   share.evaluation.pop_front();
   After(static_cast<int64_t>(unit_ns_ / 3), Busy::kEvaluating, [this, unit] {
-    simulator_.FromWorker(
-        *this,
-        EvaluationReported{incarnation_, Current()->key, {simulator_.EvaluationOf(state_.digest, unit)}});
+    evaluations_.push_back(simulator_.EvaluationOf(state_.digest, unit));
+    simulator_.FromWorker(*this, EvaluationReported{incarnation_, Current()->key, {evaluations_.back()}});
   });
 }
 
@@ -275,6 +283,7 @@ void SimulatedWorker::TellComputed(Share& share) {
       computed.buckets.push_back(b < final_buckets ? BucketManifest{true, {}} : open);
     }
   }
+  computed_ = computed;
   simulator_.FromWorker(*this, std::move(computed));
 }
 
@@ -305,11 +314,13 @@ void SimulatedWorker::BucketDone(const std::string& collective, int64_t bucket, 
   BeginStep();
 }
 
-void SimulatedWorker::CollectiveFailed(const std::string& collective, const std::string& reason) {
+void SimulatedWorker::CollectiveFailed(const std::string& collective, const std::string& reason,
+                                       std::vector<Incarnation> unreachable) {
   if (!alive || collective != collective_) return;
   ReduceFailed failed;
   failed.from = incarnation_;
   failed.reason = reason;
+  failed.unreachable = std::move(unreachable);
   if (busy_ == Busy::kSyncing) {
     failed.key = sync_ ? sync_->key : key_;
     sync_.reset();
@@ -345,11 +356,14 @@ void SimulatedWorker::BeginStep() {
     shares_.erase(state_.window);
     ClearAccumulator();
     state_ = next;
+    evaluations_.clear();
     WorkerStepped stepped;
     stepped.from = incarnation_;
     stepped.key = seal.key;
     stepped.digest = stepped.parameter_hash = Text(state_.digest);
     stepped.gradient_norm = static_cast<double>(state_.digest % 1000);
+    step_ = {stepped, computed_, seal.verdict, seal.valid_tokens, seal.loss_sum, seal.vanished_elements,
+             seal.next_exponents};
     simulator_.FromWorker(*this, std::move(stepped));
     if (seal.checkpoint) WriteCheckpoint(seal.key, *seal.checkpoint);
   });
@@ -366,14 +380,13 @@ void SimulatedWorker::WriteCheckpoint(const Key& key, const CheckpointOrder& ord
   for (int exponent : state_.exponents) absl::StrAppend(&exponents, exponent, " ");
   written.files = {
       {absl::StrCat("shard-", order.shard), static_cast<uint64_t>(order.shards), Text(state_.digest)}};
-  if (simulator_.Uniform() < simulator_.config().failed_checkpoints) {
+  if (simulator_.Uniform() < simulator_.config().faults.failed_checkpoints) {
     written.files.clear();
     written.error = "the disk is full";
   }
   const auto time_ns = static_cast<int64_t>(static_cast<double>(kShardNs) * (0.5 + simulator_.Uniform()));
-  simulator_.At(simulator_.now_ns() + time_ns, [this, written] {
-    if (alive) simulator_.FromWorker(*this, written);
-  });
+  simulator_.AtWorker(simulator_.now_ns() + time_ns, incarnation_,
+                      [this, written] { simulator_.FromWorker(*this, written); });
 }
 
 void SimulatedWorker::BeginSync() {
@@ -383,6 +396,8 @@ void SimulatedWorker::BeginSync() {
     ClearAccumulator();
     shares_.clear();
     seal_.reset();
+    step_.reset();
+    evaluations_.clear();
     has_state_ = false;
   } else if (state_.window != sync_->key.window.value()) {
     simulator_.Violation("the source of a sync holds another window's state");

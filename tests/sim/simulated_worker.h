@@ -29,10 +29,11 @@ struct SimulatedState {
 
 class SimulatedWorker {
  public:
-  SimulatedWorker(Simulator& simulator, Incarnation incarnation, double unit_ns)
-      : simulator_(simulator), incarnation_(incarnation), unit_ns_(unit_ns) {}
+  SimulatedWorker(Simulator& simulator, Incarnation incarnation, int64_t slot, double unit_ns)
+      : simulator_(simulator), incarnation_(incarnation), slot_(slot), unit_ns_(unit_ns) {}
 
   Incarnation incarnation() const { return incarnation_; }
+  int64_t slot() const { return slot_; }  // of the process, whatever its lives
   double unit_ns() const { return unit_ns_; }
   void SlowDown(double factor) { slowdown_ = factor; }  // 1: as fast as it was
   const SimulatedState& state() const { return state_; }
@@ -42,9 +43,12 @@ class SimulatedWorker {
   std::string Doing() const;
 
   void Receive(const WorkerMessage& message);
+  // Another coordinator goes on with this incarnation.
+  void Resumed(Term term);
   // Of collectives; the simulator calls them back.
   void BucketDone(const std::string& collective, int64_t bucket, const SimulatedSum& sum);
-  void CollectiveFailed(const std::string& collective, const std::string& reason);
+  void CollectiveFailed(const std::string& collective, const std::string& reason,
+                        std::vector<Incarnation> unreachable = {});
   void SyncDone(const std::string& collective, const SimulatedState& state);
   // What every open bucket holds; a unit computed after some were final is in these alone, as it is in here.
   const SimulatedUnits& accumulator() const { return accumulator_; }
@@ -53,12 +57,16 @@ class SimulatedWorker {
   // A bit of its memory changes: of the parameters, or what the step makes of them.
   void Flip();
 
-  bool alive = true;  // false: the process has ended
+  bool alive = true;     // false: the process has ended
   bool flipped = false;  // its state is not what it should be
+  bool faulty = false;   // its units come out wrong at times
   bool leaving = false;
-  bool faulty = false;  // its units come out wrong at times
-  // In-order channels: when the last message that is on the way arrives.
+  int64_t frozen_until_ns = 0;
+  // The network's: the stream, and when the last message that is on the way arrives.
+  bool connected = false;
+  size_t stream = 0;
   int64_t last_to_ns = 0, last_from_ns = 0;
+  int64_t cut_to_until_ns = 0, cut_from_until_ns = 0;
 
  private:
   struct Share {
@@ -69,6 +77,7 @@ class SimulatedWorker {
     std::vector<int> exponents;
     StepScalars scalars;
     bool told_computed = false;
+    bool awaits_plan = false;  // of the present term
   };
   enum class Busy { kNo, kLoading, kProbing, kComputing, kAuditing, kEvaluating, kReducing, kStepping, kSyncing };
 
@@ -84,6 +93,7 @@ class SimulatedWorker {
   void BeginSync();
   void WriteCheckpoint(const Key& key, const CheckpointOrder& order);
   void Forget();
+  void SendHolding();
   Share* Current();
   // Runs `done` after the time, unless the worker ended or forgot what it was doing.
   template <typename Done>
@@ -94,6 +104,7 @@ class SimulatedWorker {
 
   Simulator& simulator_;
   const Incarnation incarnation_;
+  const int64_t slot_;
   const double unit_ns_;
   double slowdown_ = 1;
   Key key_;  // of the job that it is in
@@ -102,6 +113,11 @@ class SimulatedWorker {
   // Of the window after state_.
   SimulatedUnits accumulator_;
   std::vector<SimulatedSum> final_sums_;  // of the leading buckets
+  std::map<int64_t, UnitReport> reports_;  // of the units in the accumulator
+  WindowComputed computed_;                // what was said last
+  std::vector<EvaluationReport> evaluations_;  // of state_
+  std::optional<WorkerHolds::UncommittedStep> step_;  // into state_, if its Commit has not come
+  bool owes_holding_ = false;
   std::map<int64_t, Share> shares_;
   std::optional<Seal> seal_;
   std::optional<StateSync> sync_;

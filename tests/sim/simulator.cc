@@ -1,7 +1,6 @@
 #include "tests/sim/simulator.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <utility>
 
@@ -14,7 +13,8 @@ namespace {
 
 constexpr int64_t kTickNs = 100'000'000, kHeartbeatNs = 250'000'000;
 constexpr size_t kCheckpointsKept = 2;
-constexpr int64_t kThoroughUnits = 64;  // units a window up to which every invariant is checked after every event
+constexpr int64_t kVerifyNs = 20'000'000;  // until a checkpoint's files are verified
+constexpr int64_t kThoroughUnits = 64;     // units a window up to which every invariant is checked after every event
 
 uint64_t HashText(uint64_t hash, const std::string& text) {
   for (char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
@@ -23,46 +23,12 @@ uint64_t HashText(uint64_t hash, const std::string& text) {
 
 }  // namespace
 
-Simulator::Simulator(const SimulationConfig& config) : config_(config), random_(config.seed) {
-  StartCore(config.start);
+Simulator::Simulator(const SimulationConfig& config)
+    : config_(config), random_(config.seed), quiet_from_ns_(config.faults.until_ns), journal_(config.start.timeline) {
+  result_.effect_hash = 0xcbf29ce484222325;
 }
 
-void Simulator::StartCore(const StartPoint& start) {
-  CoreOptions options;
-  options.term = Term(++term_);
-  options.check_thoroughly = config_.job.units_per_window <= kThoroughUnits;
-  options.first_incarnation = workers_.empty() ? 1 : workers_.rbegin()->first.value() + 1;
-  core_ = std::make_unique<Core>(options);
-  durable_timeline_ = start.timeline.value();
-  durable_epoch_ = 0;
-  durable_attempt_.clear();
-}
-
-// The coordinator dies and comes back with its journal and the checkpoints on disk; every stream breaks.
-void Simulator::CrashCoordinator() {
-  if (Done()) return;
-  for (const auto& [incarnation, worker] : workers_) End(*worker, false);
-  StartPoint start = config_.start;
-  for (const std::string& directory : checkpoint_order_) {
-    const SimulatedState& state = checkpoints_.at(directory);
-    if (state.window < start.window.value()) continue;
-    start.checkpoint_directory = directory;
-    start.window = Window(state.window);
-    start.digest = absl::StrCat(absl::Hex(state.digest, absl::kZeroPad16));
-    start.exponents = state.exponents;
-  }
-  start.steps = start.window.value();
-  for (const WindowRecord& record : result_.commits) {
-    const int64_t window = record.window.value();
-    if (window >= start.window.value()) start.recorded[window] = record.digest;
-    if (window + 1 == start.window.value()) start.steps = record.steps;
-  }
-  start.evaluated = result_.evaluations;
-  start.timeline = Timeline(durable_timeline_ + 1);
-  ++result_.crashes;
-  StartCore(start);
-  Apply(JobSubmitted{config_.job, start});
-}
+// ---- time ----
 
 uint64_t Simulator::Random() { return SplitMix64(random_++ * 0x9E3779B97F4A7C15 + config_.seed); }
 
@@ -70,139 +36,220 @@ void Simulator::At(int64_t time_ns, std::function<void()> what) {
   queue_.push({std::max(time_ns, now_ns_), sequence_++, std::move(what)});
 }
 
-void Simulator::Violation(const std::string& what) {
-  if (!result_.failure.empty()) return;
-  result_.failure = absl::StrCat("seed ", config_.seed, " at ", now_ns_ / 1000, " us: ", what);
-}
-
-SimulatedWorker* Simulator::Find(Incarnation incarnation) {
-  const auto found = workers_.find(incarnation);
-  return found == workers_.end() || !found->second->alive ? nullptr : found->second.get();
-}
-
-const SimulatedState* Simulator::FindCheckpoint(const std::string& directory) const {
-  const auto found = checkpoints_.find(directory);
-  return found == checkpoints_.end() ? nullptr : &found->second;
-}
-
-bool Simulator::Done() const {
-  if (!result_.failure.empty()) return true;
-  const JobState state = core_->FindJob(config_.job.id)->state;
-  return state == JobState::kSucceeded || state == JobState::kFailed || state == JobState::kCancelled;
+void Simulator::AtWorker(int64_t time_ns, Incarnation incarnation, std::function<void()> what) {
+  At(time_ns, [this, incarnation, what = std::move(what)] {
+    SimulatedWorker* worker = Find(incarnation);
+    if (worker == nullptr) return;
+    if (now_ns_ < worker->frozen_until_ns) return AtWorker(worker->frozen_until_ns, incarnation, what);
+    what();
+  });
 }
 
 SimulationResult Simulator::Run() {
-  result_.effect_hash = 0xcbf29ce484222325;
-  committed_ = config_.start.window.value();
+  StartCore(config_.start);
   Apply(JobSubmitted{config_.job, config_.start});
-  for (int i = 0; i < config_.workers; ++i) {
-    At(static_cast<int64_t>(Uniform() * 50e6), [this] { StartWorker(); });
-  }
-  std::function<void()> tick = [&] {
-    Apply(Tick{});
-    At(now_ns_ + kTickNs, tick);
-  };
-  At(kTickNs, tick);
-  PlanFaults();
+  for (int i = 0; i < config_.workers; ++i) At(static_cast<int64_t>(Uniform() * 50e6), [this] { StartWorker(); });
+  At(kTickNs, [this] { Tick(); });
+  faults_.Plan();
   while (!Done()) {
     const Timed next = queue_.top();
     queue_.pop();
     now_ns_ = next.time_ns;
-    if (now_ns_ > config_.give_up_ns) {
-      const JobView view = *core_->FindJob(config_.job.id);
-      for (const auto& [incarnation, worker] : workers_) {
-        if (config_.trace && worker->alive) std::fprintf(stderr, "%s\n", worker->Doing().c_str());
-      }
-      Violation(absl::StrCat("no progress: ", view.window.value(), " windows, state ",
-                             static_cast<int>(view.state), ", ", view.reason));
-      break;
-    }
+    if (now_ns_ > config_.give_up_ns) Violation(absl::StrCat("it takes too long, ", Stuck()));
     next.what();
   }
-  const JobView view = *core_->FindJob(config_.job.id);
-  result_.state = view.state;
-  result_.reason = view.reason;
+  if (up()) {
+    for (const auto& [reason, count] : core_->Dropped()) result_.dropped[reason] += count;
+  }
+  result_.state = journal_.state();
+  result_.reason = journal_.reason();
+  result_.commits = journal_.commits();
+  result_.evaluations = journal_.evaluations();
   result_.end_ns = now_ns_;
-  result_.dropped = core_->Dropped();
   return std::move(result_);
 }
 
+void Simulator::Tick() {
+  Apply(core::Tick{});
+  invariants_.OnTick();
+  At(now_ns_ + kTickNs, [this] { Tick(); });
+}
+
+bool Simulator::Done() const {
+  const JobState state = journal_.state();
+  return !result_.failure.empty() || state == JobState::kSucceeded || state == JobState::kFailed ||
+         state == JobState::kCancelled;
+}
+
+void Simulator::Violation(const std::string& what) {
+  Trace(absl::StrCat("VIOLATION: ", what));
+  if (!result_.failure.empty()) return;
+  result_.failure = absl::StrCat("seed ", config_.seed, " at ", now_ns_ / 1000, " us: ", what);
+}
+
+void Simulator::Trace(const std::string& what) const {
+  if (!config_.trace) return;
+  std::fprintf(stderr, "%10.3f ms %s\n", static_cast<double>(now_ns_) * 1e-6, what.c_str());
+}
+
+std::string Simulator::Stuck() const {
+  std::string text = "the coordinator is down";
+  if (up()) {
+    const JobView view = *core_->FindJob(config_.job.id);
+    text = absl::StrCat(view.window.value(), " windows, state ", static_cast<int>(view.state), ", ", view.reason);
+  }
+  for (Incarnation worker : living_) absl::StrAppend(&text, "\n  ", workers_.at(worker)->Doing());
+  return text;
+}
+
+// ---- the coordinator ----
+
+void Simulator::StartCore(const StartPoint& start) {
+  CoreOptions options;
+  options.term = Term(++term_);
+  options.check_thoroughly = config_.job.units_per_window <= kThoroughUnits;
+  options.first_incarnation = workers_.empty() ? 1 : workers_.rbegin()->first.value() + 1;
+  core_ = std::make_unique<Core>(options);
+  invariants_.OnCoordinatorStarted(start.live ? start.live->timeline : start.timeline);
+}
+
+// An event's transaction is on disk before any of its effects is carried out. A coordinator that dies in between leaves
+// none, or a part of them done.
 void Simulator::Apply(const Event& event) {
-  for (const Effect& effect : core_->Apply(event, now_ns_)) {
-    const std::string text = Describe(effect);
-    if (config_.trace)
-      std::fprintf(stderr, "%10.3f ms %s\n", static_cast<double>(now_ns_) * 1e-6, text.c_str());
-    result_.effect_hash = HashText(result_.effect_hash, text);
+  if (!up()) return;
+  const int64_t number = result_.events++;
+  const int64_t begin_ns = config_.cpu_ns ? config_.cpu_ns() : 0;
+  const std::vector<Effect> effects = core_->Apply(event, now_ns_);
+  if (config_.cpu_ns) result_.core_cpu_ns += config_.cpu_ns() - begin_ns;
+  invariants_.OnApplied(event, effects);
+  if (effects.empty()) {
+    if (number == config_.crash_at && config_.crash_cut == 0) CrashCoordinator();
+    if (number == config_.kill_at) KillOne();
+    return;
+  }
+  const bool durable = journal_.Write(effects);
+  const std::optional<int64_t> carried = DrawCrash(number, effects.size());
+  if (carried == -1) {
+    Cover(durable ? "coordinator died before its transaction was synced" : "coordinator died before it sent");
+    return CrashCoordinator();
+  }
+  const Timeline before = journal_.timeline();
+  journal_.Sync();
+  if (journal_.timeline() > before) ++result_.restarts;
+  invariants_.OnDurable(effects);
+  if (config_.on_durable) config_.on_durable(effects);
+  int64_t left = carried.value_or(static_cast<int64_t>(effects.size()));
+  for (const Effect& effect : effects) {
+    if (left-- == 0) break;
+    if (config_.hash_effects || config_.trace) {
+      const std::string text = Describe(effect);
+      Trace(text);
+      result_.effect_hash = HashText(result_.effect_hash, text);
+    }
     ++result_.effects;
     Carry(effect);
+  }
+  if (carried) {
+    Cover("coordinator died after its transaction was synced");
+    return CrashCoordinator();
+  }
+  if (number == config_.kill_at) KillOne();
+}
+
+void Simulator::KillOne() {
+  if (living_.empty()) return;
+  const size_t victim = static_cast<size_t>(config_.kill_worker) % living_.size();
+  End(*workers_.at(*std::next(living_.begin(), static_cast<int64_t>(victim))), /*told=*/true);
+}
+
+std::optional<int64_t> Simulator::DrawCrash(int64_t number, size_t effects) {
+  const auto count = static_cast<int64_t>(effects);
+  if (number == config_.crash_at) {
+    const int64_t cuts[] = {-1, 0, count / 2, count};
+    return cuts[config_.crash_cut];
+  }
+  if (!crash_wanted_) return std::nullopt;
+  return static_cast<int64_t>(Random() % static_cast<uint64_t>(count + 2)) - 1;
+}
+
+void Simulator::CrashCoordinator() {
+  if (!up() || Done()) return;
+  Trace("the coordinator dies");
+  crash_wanted_ = false;
+  ++result_.crashes;
+  for (const auto& [reason, count] : core_->Dropped()) result_.dropped[reason] += count;
+  core_.reset();
+  journal_.Crash();
+  for (const FinishCheckpoint& finish : std::exchange(finishing_, {})) {
+    if (Uniform() < 0.5 && IsGood(finish)) StoreCheckpoint(finish);  // it got so far
+  }
+  network_.CoordinatorDied();
+  const int64_t back_ns = now_ns_ + static_cast<int64_t>((0.02 + 1.5 * Uniform()) * 1e9);
+  QuietFrom(back_ns);
+  At(back_ns, [this] { RestartCoordinator(); });
+}
+
+// As coordinator/server/coordinator_jobs.cc, StartAgain.
+void Simulator::RestartCoordinator() {
+  if (Done()) return;
+  StartPoint start = config_.start;
+  for (const Checkpoint& checkpoint : checkpoints_) {
+    if (checkpoint.state.window < start.window.value()) continue;
+    start.checkpoint_directory = checkpoint.directory;
+    start.window = Window(checkpoint.state.window);
+    start.steps = checkpoint.steps;
+    start.digest = absl::StrCat(absl::Hex(checkpoint.state.digest, absl::kZeroPad16));
+    start.exponents = checkpoint.state.exponents;
+  }
+  start = journal_.Restart(std::move(start));
+  if (config_.on_restart) config_.on_restart(start);
+  Cover(start.live ? "coordinator back, members awaited" : "coordinator back, nobody to await");
+  if (!start.live) ++result_.restarts;
+  StartCore(start);
+  Trace(absl::StrCat("the coordinator is back, term ", term_));
+  Apply(JobSubmitted{config_.job, start});
+  if (paused_) Apply(JobPaused{config_.job.id});
+}
+
+void Simulator::Pause(bool paused) {
+  paused_ = paused;  // on record
+  if (paused) {
+    Apply(JobPaused{config_.job.id});
+  } else {
+    Apply(JobResumed{config_.job.id});
   }
 }
 
 void Simulator::Carry(const Effect& effect) {
   if (const auto* send = std::get_if<Send>(&effect)) {
-    CheckSend(*send);
-    SimulatedWorker* worker = Find(send->to);
-    if (worker == nullptr) return;
-    const int64_t delay =
-        config_.delay_ns + static_cast<int64_t>(Uniform() * static_cast<double>(config_.delay_spread_ns));
-    worker->last_to_ns = std::max(worker->last_to_ns + 1, now_ns_ + delay);
-    At(worker->last_to_ns, [worker, message = send->message] { worker->Receive(message); });
+    invariants_.OnSend(*send);
+    const auto* seal = std::get_if<Seal>(&send->message);
+    if (seal != nullptr && !seal->final_buckets.empty()) ++result_.partial_seals;
+    if (std::holds_alternative<Recall>(send->message)) ++result_.recalls;
+    network_.ToWorker(send->to, send->message);
   } else if (const auto* expel = std::get_if<Expel>(&effect)) {
-    SimulatedWorker* worker = Find(expel->worker);
     if (expel->reason.find("quarantined") != std::string::npos) {
       ++result_.quarantines;
       const SimulatedWorker& named = *workers_.at(expel->worker);
       if (!named.flipped && !named.faulty) Violation("an honest worker is quarantined");
     }
-    if (worker != nullptr) End(*worker, false);
-  } else if (const auto* epoch = std::get_if<PersistEpoch>(&effect)) {
-    if (epoch->timeline.value() > durable_timeline_) {
-      durable_attempt_.clear();
-      ++result_.restarts;
-    }
-    if (epoch->epoch.value() <= durable_epoch_) Violation("an epoch is not raised");
-    durable_timeline_ = epoch->timeline.value();
-    durable_epoch_ = epoch->epoch.value();
-  } else if (const auto* attempt = std::get_if<PersistAttempt>(&effect)) {
-    durable_attempt_[attempt->window.value()] = attempt->attempt.value();
+    Cover("worker expelled");
+    network_.Refuse(expel->worker);
+  } else if (std::holds_alternative<PersistAttempt>(effect)) {
     ++result_.attempts;
   } else if (const auto* commit = std::get_if<PersistCommit>(&effect)) {
-    CheckCommit(commit->record);
-  } else if (const auto* evaluation = std::get_if<PersistEvaluation>(&effect)) {
-    if (!result_.evaluations.emplace(evaluation->window.value(), evaluation->loss).second) {
-      Violation("an evaluation is reported twice");
-    }
+    MeasureMakespan(commit->record);
   } else if (const auto* finish = std::get_if<FinishCheckpoint>(&effect)) {
-    At(now_ns_ + 20'000'000, [this, finish = *finish] { FinishCheckpointFiles(finish); });
+    finishing_.push_back(*finish);
+    At(now_ns_ + kVerifyNs, [this, term = term_] {
+      if (up() && term == term_) FinishCheckpointFiles();
+    });
   } else if (const auto* given_up = std::get_if<GiveUpCommunicator>(&effect)) {
     collectives_.GiveUp(given_up->communicator);
   }
 }
 
-void Simulator::CheckSend(const Send& send) {
-  const Key key = std::visit([](const auto& message) { return message.key; }, send.message);
-  if (key.timeline.value() > durable_timeline_) Violation("a timeline is published before it is durable");
-  if (key.epoch.value() > durable_epoch_) Violation("an epoch is published before it is durable");
-  if (key.attempt.value() > durable_attempt_[key.window.value()]) {
-    Violation("an attempt is published before it is durable");
-  }
-  if (std::holds_alternative<Recall>(send.message)) ++result_.recalls;
-  if (const auto* seal = std::get_if<Seal>(&send.message)) {
-    if (key.window.value() > committed_)
-      Violation("a window is sealed before the one before it is committed");
-    const auto [known, fresh] = communicator_members_.emplace(seal->communicator, seal->members);
-    if (!fresh && known->second != seal->members)
-      Violation("a communicator's name is used for other members");
-    if (!seal->final_buckets.empty()) ++result_.partial_seals;
-  }
-}
-
-void Simulator::CheckCommit(const WindowRecord& record) {
-  if (record.window.value() != committed_) {
-    Violation(absl::StrCat("window ", record.window.value(), " is committed, expected ", committed_));
-  }
-  ++committed_;
-  result_.commits.push_back(record);
+void Simulator::MeasureMakespan(const WindowRecord& record) {
   if (record.window.value() < 3 || record.workers.empty()) return;
   double makespan = 0, speed = 0, units = 0;
   for (const WorkerWindow& part : record.workers) {
@@ -214,178 +261,110 @@ void Simulator::CheckCommit(const WindowRecord& record) {
   result_.worst_makespan_ratio = std::max(result_.worst_makespan_ratio, makespan / (units / speed));
 }
 
-void Simulator::StartWorker() {
-  if (Done()) return;
-  const Incarnation incarnation = core_->NextIncarnation();
-  const double unit_ns = config_.unit_ns * (1 + (config_.spread - 1) * Uniform());
-  workers_[incarnation] = std::make_unique<SimulatedWorker>(*this, incarnation, unit_ns);
-  workers_[incarnation]->faulty = config_.lies > 0 && workers_.size() == 1;
-  WorkerJoined joined;
-  joined.incarnation = incarnation;
-  joined.name = absl::StrCat("w", incarnation.value());
-  joined.numeric_class = "simulated";
-  Apply(joined);
-  Heartbeat(incarnation);
-}
+// ---- checkpoints ----
 
-void Simulator::Heartbeat(Incarnation incarnation) {
-  SimulatedWorker* worker = Find(incarnation);
-  if (worker == nullptr) return;
-  FromWorker(*worker, WorkerHeartbeat{incarnation, 1});
-  At(now_ns_ + kHeartbeatNs, [this, incarnation] { Heartbeat(incarnation); });
-}
-
-void Simulator::FromWorker(SimulatedWorker& worker, Event event) {
-  const int64_t delay =
-      config_.delay_ns + static_cast<int64_t>(Uniform() * static_cast<double>(config_.delay_spread_ns));
-  worker.last_from_ns = std::max(worker.last_from_ns + 1, now_ns_ + delay);
-  At(worker.last_from_ns, [this, event = std::move(event)] { Apply(event); });
-}
-
-// The process ends; another takes its place after a while. tell: the stream's end is seen at once.
-void Simulator::End(SimulatedWorker& worker, bool tell) {
-  if (!worker.alive) return;
-  if (tell) FromWorker(worker, WorkerGone{worker.incarnation(), "its stream ended"});
-  worker.alive = false;
-  ++result_.deaths;
-  collectives_.Break(worker.incarnation());
-  At(now_ns_ + static_cast<int64_t>((0.2 + Uniform()) * 1e9), [this] { StartWorker(); });
-}
-
-void Simulator::PlanFaults() {
-  if (config_.slow_down_at_ns > 0) {
-    At(config_.slow_down_at_ns, [this] { workers_.begin()->second->SlowDown(config_.slow_down); });
-  }
-  const double rates[] = {config_.kills,  config_.stops,   config_.leaves, config_.joins,
-                          config_.breaks, config_.crashes, config_.pauses, config_.flips, config_.slows};
-  for (int kind = 0; kind < 9; ++kind) {
-    if (rates[kind] <= 0) continue;
-    double time_s = 0;
-    while (true) {
-      time_s += -std::log(1 - Uniform()) / rates[kind];
-      if (time_s * 1e9 > static_cast<double>(config_.faults_until_ns)) break;
-      At(static_cast<int64_t>(time_s * 1e9), [this, kind] { Strike(kind); });
-    }
-  }
-}
-
-void Simulator::Strike(int kind) {
-  if (kind == 3) return StartWorker();
-  if (kind == 4) return collectives_.BreakOne();
-  if (kind == 5) return CrashCoordinator();
-  if (kind == 6) {
-    Apply(JobPaused{config_.job.id});
-    At(now_ns_ + 400'000'000, [this] { Apply(JobResumed{config_.job.id}); });
-    return;
-  }
-  std::vector<SimulatedWorker*> alive;
-  for (const auto& [incarnation, worker] : workers_) {
-    if (worker->alive && !worker->leaving) alive.push_back(worker.get());
-  }
-  if (alive.empty()) return;
-  SimulatedWorker& victim = *alive[Random() % alive.size()];
-  if (config_.trace) {
-    std::fprintf(stderr, "%10.3f ms strike %d on %lld\n", static_cast<double>(now_ns_) * 1e-6, kind,
-                 static_cast<long long>(victim.incarnation().value()));
-  }
-  if (kind == 7) return victim.Flip();
-  if (kind == 8) {
-    victim.SlowDown(2 + 4 * Uniform());
-    At(now_ns_ + static_cast<int64_t>(2e9 * Uniform()), [&victim] { victim.SlowDown(1); });
-    return;
-  }
-  if (kind == 2) {
-    victim.leaving = true;
-    FromWorker(victim, WorkerLeaving{victim.incarnation(), "SIGTERM"});
-    if (victim.idle()) End(victim, true);
-  } else {
-    End(victim, kind == 0);
-  }
-}
-
-void Simulator::FinishCheckpointFiles(const FinishCheckpoint& finish) {
+void Simulator::FinishCheckpointFiles() {
+  const FinishCheckpoint finish = finishing_.front();
+  finishing_.erase(finishing_.begin());
   CheckpointFinished finished{finish.job, finish.window, "", ""};
-  if (finish.files.empty() || finish.files.size() != finish.files[0].size_bytes) {
-    Violation("a checkpoint has not all of its shards");
-  }
-  for (const CheckpointFile& file : finish.files) {
-    if (file.xxh3_128 == finish.digest) continue;
-    if (config_.flips <= 0) Violation("a shard is of another state than the checkpoint");
-    finished.error = "a shard's digest differs";
-  }
-  if (!finished.error.empty()) {
-    // Written from memory that had changed after its step.
-  } else if (Uniform() < config_.failed_checkpoints / 2) {
+  const bool good = IsGood(finish);
+  if (!good && config_.faults.flips <= 0) Violation("a shard is of another state than the checkpoint");
+  if (!good) {
+    finished.error = "a shard's digest differs";  // written from memory that had changed after its step
+  } else if (Uniform() < config_.faults.failed_checkpoints / 2) {
     finished.error = "the disk is full";
   } else {
-    finished.directory = absl::StrCat("checkpoint-", finish.window.value(), "-", finish.timeline.value());
-    uint64_t digest = 0;
-    if (std::sscanf(finish.digest.c_str(), "%lx", &digest) != 1) Violation("a digest is not a number");
-    checkpoints_[finished.directory] = {finish.window.value(), digest, finish.exponents};
-    checkpoint_order_.push_back(finished.directory);
-    if (checkpoint_order_.size() > kCheckpointsKept) {
-      checkpoints_.erase(checkpoint_order_.front());
-      checkpoint_order_.erase(checkpoint_order_.begin());
-    }
+    finished.directory = StoreCheckpoint(finish);
   }
   Apply(finished);
 }
 
-// The draw of rare things must not depend on the digest, or a broken digest would show elsewhere first.
-uint64_t Simulator::DrawOf(int64_t window, int64_t unit) const {
-  return SplitMix64(config_.content_seed * 1'000'003 + static_cast<uint64_t>(window) * 65'537 +
-                    static_cast<uint64_t>(unit));
+bool Simulator::IsGood(const FinishCheckpoint& finish) const {
+  return std::all_of(finish.files.begin(), finish.files.end(),
+                     [&](const CheckpointFile& file) { return file.xxh3_128 == finish.digest; });
 }
 
-uint64_t Simulator::GradientOf(uint64_t digest, int64_t window, int64_t unit,
-                               const std::vector<int>& exponents) const {
-  uint64_t gradient = SplitMix64(digest ^ DrawOf(window, unit));
-  for (int exponent : exponents) gradient = SplitMix64(gradient + static_cast<uint64_t>(exponent));
-  return gradient;
-}
-
-UnitReport Simulator::UnitOf(uint64_t digest, int64_t window, int64_t unit,
-                             const std::vector<int>& exponents) const {
-  const uint64_t draw = DrawOf(window, unit);
-  const double chance = static_cast<double>(draw >> 11) * 0x1p-53;
-  const double window_chance =
-      static_cast<double>(SplitMix64(config_.content_seed + 77 + static_cast<uint64_t>(window)) >> 11) *
-      0x1p-53;
-  const uint64_t gradient = GradientOf(digest, window, unit, exponents);
-  UnitReport report;
-  report.unit = unit;
-  report.loss_sum = static_cast<double>(gradient % 10'000) / 16;
-  const int64_t tokens = config_.job.sequences_per_unit * config_.job.sequence_length;
-  report.valid_tokens =
-      window_chance < config_.empty ? 0 : static_cast<int64_t>(draw % static_cast<uint64_t>(tokens)) + 1;
-  report.non_finite = chance < config_.non_finite;
-  const bool overflow = chance > 1 - config_.overflows;
-  report.max_exponents = {static_cast<int>(draw % 3) + (overflow ? 20 : 0), static_cast<int>(draw % 5) - 4};
-  for (int64_t b = 0; b < kSimulatedBuckets; ++b) report.bucket_checksums.push_back(SimulatedGradient(gradient, b));
-  report.compute_ns = 1;
-  return report;
-}
-
-// A fault that comes and goes: of one unit it shows once. (Two workers that stand by different results end the job.)
-void Simulator::MaybeLie(const SimulatedWorker& worker, UnitReport& report, uint64_t& gradient) {
-  if (!worker.faulty || Uniform() >= config_.lies) return;
-  if (!lied_about_.emplace(worker.state().window, report.unit).second) return;
-  ++result_.lies;
-  if (config_.lie == SimulationConfig::Lie::kGradient) {
-    gradient ^= Random();
-    for (int64_t b = 0; b < kSimulatedBuckets; ++b) {
-      report.bucket_checksums[static_cast<size_t>(b)] = SimulatedGradient(gradient, b);
-    }
-  } else if (config_.lie == SimulationConfig::Lie::kNotFinite) {
-    report.non_finite = true;
-  } else {
-    report.max_exponents[Random() % 2] += 100;
+std::string Simulator::StoreCheckpoint(const FinishCheckpoint& finish) {
+  if (finish.files.empty() || finish.files.size() != finish.files[0].size_bytes) {
+    Violation("a checkpoint has not all of its shards");
   }
+  uint64_t digest = 0;
+  if (std::sscanf(finish.digest.c_str(), "%lx", &digest) != 1) Violation("a digest is not a number");
+  const std::string directory = absl::StrCat("checkpoint-", finish.window.value(), "-", finish.timeline.value());
+  checkpoints_.push_back({directory, {finish.window.value(), digest, finish.exponents}, finish.steps});
+  if (checkpoints_.size() > kCheckpointsKept) checkpoints_.erase(checkpoints_.begin());
+  return directory;
 }
 
-EvaluationReport Simulator::EvaluationOf(uint64_t digest, int64_t unit) const {
-  const uint64_t draw = SplitMix64(digest + static_cast<uint64_t>(unit));
-  return {unit, static_cast<double>(draw % 10'000) / 7, static_cast<int64_t>(draw % 50) + 1};
+const SimulatedState* Simulator::FindCheckpoint(const std::string& directory) const {
+  for (const Checkpoint& checkpoint : checkpoints_) {
+    if (checkpoint.directory == directory) return &checkpoint.state;
+  }
+  return nullptr;
+}
+
+// ---- workers ----
+
+SimulatedWorker* Simulator::Find(Incarnation incarnation) {
+  const auto found = workers_.find(incarnation);
+  return found == workers_.end() || !found->second->alive ? nullptr : found->second.get();
+}
+
+void Simulator::StartWorker() { StartProcess(slots_++); }
+
+void Simulator::StartProcess(int64_t slot) {
+  if (Done()) return;
+  if (!up()) {
+    return At(now_ns_ + static_cast<int64_t>((0.1 + 0.2 * Uniform()) * 1e9), [this, slot] { StartProcess(slot); });
+  }
+  const Incarnation incarnation = core_->NextIncarnation();
+  const double unit_ns = config_.unit_ns * (1 + (config_.spread - 1) * Uniform());
+  auto& worker = workers_[incarnation];
+  worker = std::make_unique<SimulatedWorker>(*this, incarnation, slot, unit_ns);
+  worker->faulty = config_.lies > 0 && workers_.size() == 1;
+  living_.insert(incarnation);
+  network_.Connect(*worker);
+  Heartbeat(incarnation);
+  Join(*worker, /*resumed=*/false);
+}
+
+void Simulator::Join(SimulatedWorker& worker, bool resumed) {
+  WorkerJoined joined;
+  joined.incarnation = worker.incarnation();
+  joined.name = absl::StrCat("w", worker.slot());
+  joined.numeric_class = "simulated";
+  joined.resumed = resumed;
+  Apply(joined);
+}
+
+void Simulator::Heartbeat(Incarnation incarnation) {
+  AtWorker(now_ns_ + kHeartbeatNs, incarnation, [this, incarnation] {
+    network_.FromWorker(*Find(incarnation), WorkerHeartbeat{incarnation, 1});
+    Heartbeat(incarnation);
+  });
+}
+
+void Simulator::End(SimulatedWorker& worker, bool told) {
+  if (!worker.alive) return;
+  Trace(absl::StrCat("worker ", worker.incarnation().value(), " dies"));
+  Cover(told ? "worker killed" : "machine lost");
+  ++result_.deaths;
+  EndLife(worker, told, 0.2 + Uniform());
+}
+
+void Simulator::NewLife(SimulatedWorker& worker, const std::string& why) {
+  if (!worker.alive) return;
+  Trace(absl::StrCat("worker ", worker.incarnation().value(), " begins anew: ", why));
+  Cover(absl::StrCat("worker begins anew: ", why));
+  EndLife(worker, /*told=*/true, 0.05 + 0.2 * Uniform());
+}
+
+void Simulator::EndLife(SimulatedWorker& worker, bool told, double away_s) {
+  network_.WorkerDied(worker, told);
+  worker.alive = false;
+  living_.erase(worker.incarnation());
+  collectives_.Break(worker.incarnation());
+  At(now_ns_ + static_cast<int64_t>(away_s * 1e9), [this, slot = worker.slot()] { StartProcess(slot); });
 }
 
 std::vector<std::string> ReferenceDigests(const SimulationConfig& config) {

@@ -1,8 +1,9 @@
-// A whole fleet from a seed: simulated workers, delays, deaths, and the checks that no test may break.
+// A whole fleet from a seed: a coordinator with its journal, workers, a network, and faults of all of them.
 //
-// The same configuration gives the same run, effect by effect.
+// The same configuration gives the same run, effect by effect. What must hold is in invariants.h.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -11,92 +12,71 @@
 #include <queue>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "coordinator/core/core.h"
+#include "tests/sim/faults.h"
+#include "tests/sim/invariants.h"
+#include "tests/sim/network.h"
 #include "tests/sim/simulated_collective.h"
+#include "tests/sim/simulated_journal.h"
 #include "tests/sim/simulated_worker.h"
+#include "tests/sim/simulation.h"
 
 namespace accrue::core {
-
-struct SimulationConfig {
-  uint64_t seed = 1;          // of speeds, delays and faults
-  uint64_t content_seed = 1;  // of gradients: what the digests depend on
-  JobConfig job;
-  StartPoint start;
-  int workers = 4;
-  double unit_ns = 20e6;
-  double spread = 1;  // slowest over fastest worker
-  double jitter = 0;  // of a unit's time
-  int64_t delay_ns = 200'000, delay_spread_ns = 300'000;
-
-  // Faults, as means a second of simulated time until `faults_until_ns`; all random, all from the seed.
-  double kills = 0;               // the stream ends
-  double stops = 0;               // silence
-  double leaves = 0;              // SIGTERM
-  double joins = 0;               // beyond the replacement of those that went
-  double crashes = 0;             // of the coordinator
-  double pauses = 0;              // for a moment
-  double breaks = 0;              // a reduce fails although everybody lives
-  int64_t slow_down_at_ns = 0;    // the first worker, once, by slow_down; 0: never
-  double slow_down = 1;
-  double slows = 0;               // a worker becomes up to six times slower for a while
-  double flips = 0;               // of a bit of a worker's state
-  double failed_checkpoints = 0;  // probability
-  int64_t faults_until_ns = 0;
-
-  // A device that computes wrongly: the first worker, with this probability a unit.
-  double lies = 0;
-  enum class Lie { kGradient, kNotFinite, kOverflow } lie = Lie::kGradient;
-
-  // Of units, as probabilities; the same for every run with this content_seed.
-  double overflows = 0, non_finite = 0, empty = 0;
-
-  int64_t give_up_ns = 3'600'000'000'000;  // simulated
-  bool trace = false;                      // to standard error
-};
-
-struct SimulationResult {
-  std::string failure;  // empty: every check held
-  JobState state = JobState::kWaiting;
-  std::string reason;
-  std::vector<WindowRecord> commits;
-  std::map<int64_t, double> evaluations;
-  uint64_t effect_hash = 0;
-  int64_t effects = 0;
-  int64_t end_ns = 0;
-  double worst_makespan_ratio = 0;  // over ideal, of windows from the fourth on
-  int64_t deaths = 0, attempts = 0, restarts = 0, crashes = 0, lies = 0;
-  int64_t quarantines = 0;
-  int64_t recalls = 0;
-  int64_t partial_seals = 0;  // that went on from buckets that were final
-  std::map<std::string, int64_t> dropped;
-};
 
 class Simulator {
  public:
   explicit Simulator(const SimulationConfig& config);
   SimulationResult Run();
 
-  // ---- for SimulatedWorker ----
+  // ---- for the parts ----
   const SimulationConfig& config() const { return config_; }
   int64_t now_ns() const { return now_ns_; }
   void At(int64_t time_ns, std::function<void()> what);
-  void FromWorker(SimulatedWorker& worker, Event event);
+  // Not if the worker is gone by then; later if it is frozen.
+  void AtWorker(int64_t time_ns, Incarnation worker, std::function<void()> what);
   double Uniform() { return static_cast<double>(Random() >> 11) * 0x1p-53; }
   uint64_t Random();
+  SimulatedNetwork& network() { return network_; }
   SimulatedCollectives& collectives() { return collectives_; }
-  SimulatedWorker* Find(Incarnation incarnation);  // null for one that is gone
-  const SimulatedState* FindCheckpoint(const std::string& directory) const;
-  void End(SimulatedWorker& worker, bool tell);
   void Violation(const std::string& what);
-  // Changes what a faulty device makes of a unit, now and then.
-  void MaybeLie(const SimulatedWorker& worker, UnitReport& report, uint64_t& gradient);
+  void CountUnit() { ++result_.units_computed; }
+  void Cover(const std::string& what) { ++result_.covered[what]; }
+  void Trace(const std::string& what) const;
+  // No fault of the plan lasts longer; after the last of them a job must make progress.
+  void QuietFrom(int64_t time_ns) { quiet_from_ns_ = std::max(quiet_from_ns_, time_ns); }
+  int64_t quiet_from_ns() const { return quiet_from_ns_; }
+  std::string Stuck() const;  // what the job and its workers are at
 
-  // The gradient of a unit: a function of content, parameters, window and unit alone.
+  // ---- the coordinator ----
+  bool up() const { return core_ != nullptr; }
+  int64_t term() const { return term_; }
+  void Apply(const Event& event);
+  void CrashSoon() { crash_wanted_ = true; }  // with the next event that has effects
+  void CrashCoordinator();
+  void Pause(bool paused);
+  bool Awaits(Incarnation worker) const { return core_->WhyNotAwaited(worker).empty(); }
+
+  // ---- workers ----
+  SimulatedWorker* Find(Incarnation incarnation);  // null for one that is gone
+  const std::set<Incarnation>& Living() const { return living_; }
+  void StartWorker();
+  void Join(SimulatedWorker& worker, bool resumed);
+  // The process ends; another takes its place after a while. told: its stream ends with it.
+  void End(SimulatedWorker& worker, bool told);
+  // The process goes on as a new incarnation, with nothing of what it held.
+  void NewLife(SimulatedWorker& worker, const std::string& why);
+  void FromWorker(SimulatedWorker& worker, Event event) { network_.FromWorker(worker, std::move(event)); }
+  const SimulatedState* FindCheckpoint(const std::string& directory) const;
+
+  // ---- content: a function of content_seed, parameters, window and unit alone ----
   UnitReport UnitOf(uint64_t digest, int64_t window, int64_t unit, const std::vector<int>& exponents) const;
   uint64_t GradientOf(uint64_t digest, int64_t window, int64_t unit, const std::vector<int>& exponents) const;
   EvaluationReport EvaluationOf(uint64_t digest, int64_t unit) const;
+  // Changes what a faulty device makes of a unit, now and then.
+  void MaybeLie(const SimulatedWorker& worker, UnitReport& report, uint64_t& gradient);
 
  private:
   struct Timed {
@@ -107,39 +87,53 @@ class Simulator {
       return std::pair(a.time_ns, a.sequence) > std::pair(b.time_ns, b.sequence);
     }
   };
+  struct Checkpoint {
+    std::string directory;
+    SimulatedState state;
+    int64_t steps = 0;
+  };
 
   void StartCore(const StartPoint& start);
-  void CrashCoordinator();
-  void Apply(const Event& event);
+  void RestartCoordinator();
+  // How many effects are carried out before the coordinator dies; nothing: it lives. -1: not even the transaction.
+  void KillOne();  // as the configuration says
+  std::optional<int64_t> DrawCrash(int64_t number, size_t effects);
   void Carry(const Effect& effect);
-  void CheckSend(const Send& send);
-  void CheckCommit(const WindowRecord& record);
-  void StartWorker();
+  void MeasureMakespan(const WindowRecord& record);
+  void StartProcess(int64_t slot);
   void Heartbeat(Incarnation worker);
+  void Tick();
+  void FinishCheckpointFiles();  // of the first that waits
+  bool IsGood(const FinishCheckpoint& finish) const;
+  std::string StoreCheckpoint(const FinishCheckpoint& finish);
+  void EndLife(SimulatedWorker& worker, bool told, double away_s);
   uint64_t DrawOf(int64_t window, int64_t unit) const;
-  void PlanFaults();
-  void Strike(int kind);
-  void FinishCheckpointFiles(const FinishCheckpoint& finish);
   bool Done() const;
 
   const SimulationConfig config_;
-  std::unique_ptr<Core> core_;
-  int64_t term_ = 0;
   SimulationResult result_;
   int64_t now_ns_ = 0;
   uint64_t sequence_ = 0;
   uint64_t random_ = 0;
   std::priority_queue<Timed> queue_;
+  int64_t quiet_from_ns_ = 0;
+
+  std::unique_ptr<Core> core_;  // null while it is down
+  SimulatedJournal journal_;
+  std::vector<Checkpoint> checkpoints_;      // on disk, verified; the newest last
+  std::vector<FinishCheckpoint> finishing_;  // being verified
+  int64_t term_ = 0;
+  bool paused_ = false;
+  bool crash_wanted_ = false;
+
   std::map<Incarnation, std::unique_ptr<SimulatedWorker>> workers_;
-  SimulatedCollectives collectives_{*this};
-  std::map<std::string, std::vector<Incarnation>> communicator_members_;
-  std::map<std::string, SimulatedState> checkpoints_;
-  std::vector<std::string> checkpoint_order_;
+  std::set<Incarnation> living_;
   std::set<std::pair<int64_t, int64_t>> lied_about_;  // windows and units
-  // What is durable.
-  int64_t durable_timeline_ = 0, durable_epoch_ = 0;
-  std::map<int64_t, int64_t> durable_attempt_;  // by window, of this timeline
-  int64_t committed_ = 0;
+  int64_t slots_ = 0;  // processes that were started, whatever their lives
+  SimulatedNetwork network_{*this};
+  SimulatedCollectives collectives_{*this};
+  Faults faults_{*this};
+  Invariants invariants_{*this};
 };
 
 // The digests of an undisturbed run on one worker.
