@@ -137,8 +137,8 @@ void Machine::CommitWindow(Job& job, const std::string& digest, double gradient_
   job.steps = record.steps;
   job.digest = digest;
   job.exponents = record.next_exponents;
-  PersistPositionOf(job);
   job.parameter_hash = run.sealed->steps.begin()->second.parameter_hash;  // who differed is gone
+  PersistPositionOf(job);
   job.last_commit_ns = now_ns_;
   job.failed_reduces = 0;
   job.current = std::exchange(job.next, std::nullopt);

@@ -176,10 +176,13 @@ TEST_F(RestoreTest, StepOfAWindowThatIsOnRecord_IsNotRecordedTwice) {
   start_.recorded[kCommitted] = Harness::DigestOf(kCommitted);
   live_.members = {kA};
   Submit();
-  Back(Ahead(kA, {{0, 4}}));
+  WorkerHolds holds = Ahead(kA, {{0, 4}});
+  holds.parameter_hash = holds.step->stepped.parameter_hash = "after the step";
+  Back(holds);
   EXPECT_THAT(h.commits, IsEmpty());
   EXPECT_THAT(h.Sent<Commit>(), SizeIs(1));
-  EXPECT_EQ(h.Effects<PersistPosition>().size(), 1u);
+  ASSERT_THAT(h.Effects<PersistPosition>(), SizeIs(1));
+  EXPECT_EQ(h.Effects<PersistPosition>()[0].parameter_hash, "after the step");
   EXPECT_EQ(h.View().state, JobState::kRunning);
 }
 
