@@ -279,12 +279,13 @@ bool Machine::SendAudits(Job& job, const WindowRun& run, AuditRound& round) {
   return true;
 }
 
-// Nothing that it said counts, and all of its units are computed again by others.
+// Nothing that it said counts, and all of its units are computed again by others. Where nobody can tell who it is, all
+// give up the state: a parameter that changed after its hash was told is right again then, a wrong device lies again.
 void Machine::Quarantine(Job& job, const Accusation& accusation) {
   const Incarnation worker = accusation.worker;
   if (worker == Incarnation()) {
     RecordAudit(job, accusation.reason, worker, accusation.detail);
-    EndJob(job, JobState::kFailed, accusation.reason);
+    RollBack(job, accusation.reason);
     return;
   }
   RecordAudit(job, absl::StrCat(NameOf(worker), " is quarantined: ", accusation.reason), worker,

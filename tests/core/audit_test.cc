@@ -51,6 +51,11 @@ struct Fleet : Harness {
     ComputeOwn(window);
     for (Incarnation worker : workers) ReportAudits(worker, window);
   }
+  // From the start, after all gave up the state.
+  void LoadAgain() {
+    for (Incarnation worker : workers) Load(worker);
+    AnswerProbe(workers[0]);
+  }
   // Who was asked to audit the unit, and has not answered.
   Incarnation AuditorOf(int64_t unit) const {
     for (Incarnation worker : workers) {
@@ -304,15 +309,36 @@ TEST(Audit, TwoWorkers_WhoContradictsItselfIsQuarantined) {
   }
 }
 
-TEST(Audit, TwoWorkersEachSteadfast_JobFailsWithBothValues) {
+TEST(Audit, TwoWorkersEachSteadfast_AllGoBack_TheThirdTimeTheJobFailsWithBothValues) {
   Fleet fleet(2);
-  fleet.lies[{fleet.Id(1), 0, 0}] = {fleet.Lie(0, 0)};
-  fleet.ComputeAll(0);
-  for (Incarnation worker : fleet.workers) fleet.ReportAudits(worker, 0);
+  for (int time = 1; time <= 3; ++time) {
+    fleet.lies[{fleet.Id(1), 0, 0}] = {fleet.Lie(0, 0)};
+    fleet.ComputeAll(0);
+    for (Incarnation worker : fleet.workers) fleet.ReportAudits(worker, 0);
+    if (time == 3) break;
+    ASSERT_EQ(fleet.View().state, JobState::kStarting);
+    ASSERT_EQ(fleet.View().timeline, Timeline(time));
+    fleet.LoadAgain();
+  }
   EXPECT_EQ(fleet.View().state, JobState::kFailed);
   EXPECT_THAT(fleet.View().reason, AllOf(HasSubstr("unit 0 of window 0"),
                                          HasSubstr("4000000000000000 and 4000000000000001 of bucket 0"),
                                          HasSubstr("no third worker")));
+}
+
+TEST(Audit, TwoWorkersAParameterChangesAfterItsHashWasTold_AllGoBackAndGoOn) {
+  Fleet fleet(2);
+  fleet.ComputeOwn(0);
+  fleet.lies[{fleet.Id(1), 0, 0}] = {fleet.Lie(0, 0)};
+  for (int round = 0; round < 2; ++round) {
+    for (Incarnation worker : fleet.workers) fleet.ReportAudits(worker, 0);
+  }
+  ASSERT_EQ(fleet.View().state, JobState::kStarting);
+  EXPECT_THAT(fleet.ledger, Contains(Field(&LedgerEntry::reason, HasSubstr("nobody holds the state"))));
+  fleet.lies.clear();
+  fleet.LoadAgain();
+  fleet.ComputeAll(0);
+  EXPECT_THAT(fleet.Sent<Seal>(), SizeIs(2));
 }
 
 TEST(Audit, TwoWorkersOneOfThemWithWrongParameters_ItsHashTells) {

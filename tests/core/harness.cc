@@ -110,15 +110,19 @@ std::vector<Incarnation> Harness::Start(int workers) {
   std::vector<Incarnation> members;
   for (int i = 0; i < workers; ++i) members.push_back(Join());
   for (Incarnation member : members) Load(member);
+  AnswerProbe(members[0]);
+  return members;
+}
+
+void Harness::AnswerProbe(Incarnation worker) {
   UnitsReported probe;
-  probe.from = members[0];
-  probe.key = Last<ProbeOrder>(members[0]).key;
+  probe.from = worker;
+  probe.key = Last<ProbeOrder>(worker).key;
   probe.probe = true;
   UnitReport report;
   report.max_exponents = {0, -3};
   probe.reports = {report};
   Apply(probe);
-  return members;
 }
 
 UnitReport Harness::UnitOf(int64_t window, int64_t unit) const {

@@ -31,6 +31,7 @@ class Harness {
   void Load(Incarnation worker, const std::string& digest = "scratch");
   // Joins and loads n workers, answers the probe: window 0 is planned.
   std::vector<Incarnation> Start(int workers);
+  void AnswerProbe(Incarnation worker);
 
   // What a worker was told last; fails the program if it never was.
   template <typename Message>
