@@ -59,8 +59,9 @@ def row(name, values, unit, scale, bounds):
         said.append(f"median < {bounds['median'] * scale:g}: {verdict(median, (low, high), bounds['median'])}")
     if "worst" in bounds:
         said.append(f"worst < {bounds['worst'] * scale:g}: {'met' if worst < bounds['worst'] else 'missed'}")
-    print(f"| {name} | {len(values)} | {median * scale:.1f} | {low * scale:.1f} to {high * scale:.1f} | "
-          f"{worst * scale:.1f} | {unit} | {'; '.join(said) or 'measured'} |", flush=True)
+    digits = 3 if scale == 1 else 1
+    print(f"| {name} | {len(values)} | {median * scale:.{digits}f} | {low * scale:.{digits}f} to {high * scale:.{digits}f} | "
+          f"{worst * scale:.{digits}f} | {unit} | {'; '.join(said) or 'measured'} |", flush=True)
 
 
 def header():
