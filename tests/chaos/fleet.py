@@ -266,7 +266,7 @@ class Fleet:
         return json.loads(out)["status"] if code == harness.OK else None
 
     def ledger(self):
-        code, out = self.accrue("events", self.name, "-o", "json")
+        code, out = self.accrue("events", self.name, "--no-follow", "-o", "json")
         if code != harness.OK:
             raise FleetError(f"accrue events: exit code {code}: {self.last_error}\n{self.logs()}")
         return [json.loads(line) for line in out.splitlines()]
