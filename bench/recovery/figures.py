@@ -266,6 +266,7 @@ class Streams(Figure):
     def run(self):
         count = self.arguments.trials or 1000
         windows = 30
+        harness.write_shard(os.path.join(self.folder, "train.bin"), harness.tokens_of(20 * count))  # one window's, and more
         with fleet.Fleet(self.folder, worker_timeout=30) as running:
             running.start_coordinator()
             running.wait_for_serving()
