@@ -30,12 +30,12 @@ TEST(WatchdogTest, Expect_NothingIsHeard_EndsWithWhatStandsStill) {
 TEST(WatchdogTest, Rest_IsNotTakenForStandingStill) {
   Ended ended;
   Watchdog watchdog(ended.End());
-  watchdog.Expect(absl::Milliseconds(20), "a");
+  watchdog.Expect(absl::Milliseconds(200), "a");
   watchdog.Rest();
   watchdog.Expect(absl::Hours(1), "b");
   Ended other;  // some time in which "a" would have been missed
   Watchdog measure(other.End());
-  measure.Expect(absl::Milliseconds(100), "c");
+  measure.Expect(absl::Milliseconds(400), "c");
   other.ended.WaitForNotification();
   EXPECT_FALSE(ended.ended.HasBeenNotified());
 }
