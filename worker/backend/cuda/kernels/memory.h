@@ -1,0 +1,53 @@
+// Several elements in one memory transaction where the addresses allow it, with the same result where they do not.
+#pragma once
+
+#include <cstdint>
+
+#include "worker/backend/cuda/kernels/body.h"
+
+namespace accrue::cuda {
+
+ACCRUE_BODY bool IsAligned(const void* pointer, int bytes) {
+  return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
+}
+
+// kBytes at `from`, which is aligned to kAlignment.
+template <int kBytes, int kAlignment>
+ACCRUE_BODY void CopyAligned(void* to, const void* from) {
+  __builtin_memcpy(to, __builtin_assume_aligned(from, kAlignment), kBytes);
+}
+
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount <= 16 ? sizeof(T) * kCount : 16) Pack {
+  T at[kCount];
+};
+
+// kCount elements; `aligned` says that every pack of this array lies at a multiple of its own alignment.
+template <int kCount, typename T>
+ACCRUE_BODY Pack<T, kCount> Load(const T* from, bool aligned) {
+  using P = Pack<T, kCount>;
+  P pack;
+  if (aligned) {
+    __builtin_memcpy(&pack, __builtin_assume_aligned(from, alignof(P)), sizeof(P));
+  } else {
+    for (int i = 0; i < kCount; ++i) pack.at[i] = from[i];
+  }
+  return pack;
+}
+
+template <int kCount, typename T>
+ACCRUE_BODY void Store(T* to, const Pack<T, kCount>& pack, bool aligned) {
+  using P = Pack<T, kCount>;
+  if (aligned) {
+    __builtin_memcpy(__builtin_assume_aligned(to, alignof(P)), &pack, sizeof(P));
+  } else {
+    for (int i = 0; i < kCount; ++i) to[i] = pack.at[i];
+  }
+}
+
+template <int kCount, typename T>
+ACCRUE_BODY bool PacksAligned(const T* array) {
+  return IsAligned(array, alignof(Pack<T, kCount>));
+}
+
+}  // namespace accrue::cuda
