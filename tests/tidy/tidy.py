@@ -20,6 +20,7 @@ ALLOWED = {
     "worker/backend": {"common"},
     "worker/backend/cpu": {"worker/backend", "common"},
     "worker/backend/cpu_state": {"worker/backend", "common"},
+    "worker/backend/cuda": {"worker/backend/*.h", "common"},
     "worker/accumulate": {"worker/engine", "worker/backend/*.h", "common"},
     "worker/optimizer": {"worker/accumulate", "worker/engine", "worker/backend/*.h", "common"},
     "worker/model": {"worker/engine", "worker/backend/*.h", "worker/checkpoint/safetensors.h", "common"},

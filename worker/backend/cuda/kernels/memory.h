@@ -11,10 +11,10 @@ ACCRUE_BODY bool IsAligned(const void* pointer, int bytes) {
   return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
 }
 
-// kBytes at `from`, which is aligned to kAlignment.
-template <int kBytes, int kAlignment>
+// kBytes from `from` to `to`, which are aligned to kFromAlignment and kToAlignment.
+template <int kBytes, int kFromAlignment, int kToAlignment = 1>
 ACCRUE_BODY void CopyAligned(void* to, const void* from) {
-  __builtin_memcpy(to, __builtin_assume_aligned(from, kAlignment), kBytes);
+  __builtin_memcpy(__builtin_assume_aligned(to, kToAlignment), __builtin_assume_aligned(from, kFromAlignment), kBytes);
 }
 
 template <typename T, int kCount>
@@ -28,7 +28,7 @@ ACCRUE_BODY Pack<T, kCount> Load(const T* from, bool aligned) {
   using P = Pack<T, kCount>;
   P pack;
   if (aligned) {
-    __builtin_memcpy(&pack, __builtin_assume_aligned(from, alignof(P)), sizeof(P));
+    CopyAligned<sizeof(P), alignof(P), alignof(P)>(&pack, from);
   } else {
     for (int i = 0; i < kCount; ++i) pack.at[i] = from[i];
   }
@@ -39,7 +39,7 @@ template <int kCount, typename T>
 ACCRUE_BODY void Store(T* to, const Pack<T, kCount>& pack, bool aligned) {
   using P = Pack<T, kCount>;
   if (aligned) {
-    __builtin_memcpy(__builtin_assume_aligned(to, alignof(P)), &pack, sizeof(P));
+    CopyAligned<sizeof(P), alignof(P), alignof(P)>(to, &pack);
   } else {
     for (int i = 0; i < kCount; ++i) to[i] = pack.at[i];
   }

@@ -54,7 +54,7 @@ ACCRUE_BODY uint64_t ReadSecret(const uint64_t* secret, int offset_bytes) {
 template <int kAlignment>
 ACCRUE_BODY uint64_t LoadWord(const unsigned char* from) {
   uint64_t word;
-  CopyAligned<8, kAlignment>(&word, from);
+  CopyAligned<8, kAlignment, 8>(&word, from);
   return word;
 }
 ACCRUE_BODY uint64_t LoadWord(const unsigned char* from) {
@@ -66,11 +66,11 @@ ACCRUE_BODY uint64_t LoadWord(const unsigned char* from) {
 ACCRUE_BODY uint64_t LoadHalfWord(const unsigned char* from) {
   uint32_t half;
   if (IsAligned(from, 4)) {
-    CopyAligned<4, 4>(&half, from);
+    CopyAligned<4, 4, 4>(&half, from);
   } else if (IsAligned(from, 2)) {
-    CopyAligned<4, 2>(&half, from);
+    CopyAligned<4, 2, 4>(&half, from);
   } else {
-    CopyAligned<4, 1>(&half, from);
+    CopyAligned<4, 1, 4>(&half, from);
   }
   return half;
 }
