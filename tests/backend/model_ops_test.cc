@@ -1,8 +1,6 @@
 // Every operation of the CPU against the reference, and the same bits for any number of threads.
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <cstring>
 #include <map>
 #include <memory>
 #include <set>
@@ -19,25 +17,6 @@
 
 namespace accrue {
 namespace {
-
-std::vector<OpArrays::Output> RunCase(const OpCase& op, ModelOps& ops, DType dtype) {
-  OpArrays arrays;
-  op.run(ops, arrays, dtype);
-  return arrays.Outputs();
-}
-
-std::vector<double> Values(const OpArrays::Output& output) {
-  const size_t size = output.is_double ? 8 : SizeOf(output.dtype);
-  std::vector<double> values(output.bytes.size() / size);
-  for (size_t i = 0; i < values.size(); ++i) {
-    if (output.is_double) {
-      std::memcpy(&values[i], output.bytes.data() + 8 * i, 8);
-    } else {
-      values[i] = LoadElement({const_cast<char*>(output.bytes.data()), output.dtype}, i);
-    }
-  }
-  return values;
-}
 
 // Operations of one number of threads, shared by the cases: plans are compiled once.
 ModelOps& OpsWith(int threads) {
@@ -61,22 +40,6 @@ class ModelOpsTest : public testing::TestWithParam<std::tuple<size_t, DType>> {
     if (dtype() == DType::kBF16 && !cpu::GemmSupportsBf16()) GTEST_SKIP() << "no bf16 instructions here";
   }
 };
-
-void ExpectNear(const OpArrays::Output& expected, const OpArrays::Output& actual) {
-  const std::vector<double> want = Values(expected), have = Values(actual);
-  double largest = 0;
-  for (double value : want) {
-    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
-  }
-  for (size_t i = 0; i < want.size(); ++i) {
-    if (!std::isfinite(want[i])) {  // gaps between rows stay as they were
-      ASSERT_EQ(std::isnan(want[i]), std::isnan(have[i])) << "element " << i;
-      ASSERT_TRUE(std::isnan(want[i]) || want[i] == have[i]) << "element " << i;
-    } else {
-      ASSERT_NEAR(have[i], want[i], expected.tolerance * largest) << "element " << i;
-    }
-  }
-}
 
 // Kernels use one instruction set while it lives.
 class WithInstructionSet {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -404,6 +405,45 @@ const std::vector<OpCase>& OpCases() {
     return all;
   }();
   return cases;
+}
+
+std::vector<OpArrays::Output> RunCase(const OpCase& op, ModelOps& ops, DType dtype) {
+  OpArrays arrays;
+  op.run(ops, arrays, dtype);
+  return arrays.Outputs();
+}
+
+namespace {
+
+std::vector<double> Values(const OpArrays::Output& output) {
+  const size_t size = output.is_double ? 8 : SizeOf(output.dtype);
+  std::vector<double> values(output.bytes.size() / size);
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (output.is_double) {
+      std::memcpy(&values[i], output.bytes.data() + 8 * i, 8);
+    } else {
+      values[i] = LoadElement({const_cast<char*>(output.bytes.data()), output.dtype}, i);
+    }
+  }
+  return values;
+}
+
+}  // namespace
+
+void ExpectNear(const OpArrays::Output& expected, const OpArrays::Output& actual) {
+  const std::vector<double> want = Values(expected), have = Values(actual);
+  double largest = 0;
+  for (double value : want) {
+    if (std::isfinite(value)) largest = std::max(largest, std::abs(value));
+  }
+  for (size_t i = 0; i < want.size(); ++i) {
+    if (!std::isfinite(want[i])) {  // gaps between rows stay as they were
+      ASSERT_EQ(std::isnan(want[i]), std::isnan(have[i])) << "element " << i;
+      ASSERT_TRUE(std::isnan(want[i]) || want[i] == have[i]) << "element " << i;
+    } else {
+      ASSERT_NEAR(have[i], want[i], expected.tolerance * largest) << "element " << i;
+    }
+  }
 }
 
 }  // namespace accrue

@@ -58,4 +58,9 @@ struct OpCase {
 
 const std::vector<OpCase>& OpCases();
 
+// The outputs of one run.
+std::vector<OpArrays::Output> RunCase(const OpCase& op, ModelOps& ops, DType dtype);
+// Within the expected output's tolerance; what was not written is still NaN.
+void ExpectNear(const OpArrays::Output& expected, const OpArrays::Output& actual);
+
 }  // namespace accrue

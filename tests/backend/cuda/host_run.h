@@ -1,6 +1,6 @@
-// Runs kernel bodies on the CPU, one thread after the other: worker/backend/cuda/kernels/body.h says why that is the
-// same. Shared memory is poisoned before each block; the order of threads is the test's to choose, since a result
-// that depends on it is a race on the device.
+// Runs kernel bodies on the CPU, one thread after the other: worker/backend/cuda/kernels/body.h says why that
+// is the same. Shared memory is poisoned before each block; the order of threads is the test's to choose,
+// since a result that depends on it is a race on the device.
 #pragma once
 
 #include <cstdint>
@@ -68,7 +68,8 @@ class HostStateDevice : public StateDevice {
  private:
   template <typename Args>
   void Run(const Args& args, int64_t chunks) {
-    WithBody(args, chunks, [&](auto body, int64_t blocks) { RunOnHost<decltype(body)>(args, blocks, order_); });
+    WithBody(args, chunks,
+             [&](auto body, int64_t blocks) { RunOnHost<decltype(body)>(args, blocks, order_); });
   }
 
   const ThreadOrder order_;

@@ -1,5 +1,6 @@
-// The device's state operations on the CPU: their kernels' bodies in loops, in several orders of threads, equal to
-// the CPU's own operations bit for bit. docs/cuda.md says what this shows and what only a device can.
+// The device's state operations on the CPU: their kernels' bodies in loops, in several orders of threads,
+// equal to the CPU's own operations bit for bit. docs/cuda.md says what this shows and what only a device
+// can.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -17,11 +18,15 @@ namespace {
 
 class HostMemory : public TestMemory {
  public:
-  std::unique_ptr<DeviceBuffer> Allocate(size_t size_bytes) override { return std::make_unique<Buffer>(size_bytes); }
+  std::unique_ptr<DeviceBuffer> Allocate(size_t size_bytes) override {
+    return std::make_unique<Buffer>(size_bytes);
+  }
   void CopyToDevice(void* device, const void* host, size_t size_bytes) override {
     std::memcpy(device, host, size_bytes);
   }
-  void CopyToHost(void* host, const void* device, size_t size_bytes) override { std::memcpy(host, device, size_bytes); }
+  void CopyToHost(void* host, const void* device, size_t size_bytes) override {
+    std::memcpy(host, device, size_bytes);
+  }
 
  private:
   class Buffer : public DeviceBuffer {
@@ -50,12 +55,20 @@ class StateKernelsTest : public testing::TestWithParam<cuda::ThreadOrder> {
 };
 
 TEST_P(StateKernelsTest, QuantizeAdd_OfAnySize_EqualsTheCpus) { ExpectQuantizeAddEqual(*ops_, memory_); }
-TEST_P(StateKernelsTest, QuantizeAdd_AtTheEdgesOfRounding_EqualsTheCpus) { ExpectRoundingEdgesEqual(*ops_, memory_); }
-TEST_P(StateKernelsTest, InspectAndFloatAdd_OfAnySize_EqualTheCpus) { ExpectInspectAndFloatAddEqual(*ops_, memory_); }
-TEST_P(StateKernelsTest, Scans_OfNonFiniteElements_EqualTheCpus) { ExpectNonFiniteScansEqual(*ops_, memory_); }
+TEST_P(StateKernelsTest, QuantizeAdd_AtTheEdgesOfRounding_EqualsTheCpus) {
+  ExpectRoundingEdgesEqual(*ops_, memory_);
+}
+TEST_P(StateKernelsTest, InspectAndFloatAdd_OfAnySize_EqualTheCpus) {
+  ExpectInspectAndFloatAddEqual(*ops_, memory_);
+}
+TEST_P(StateKernelsTest, Scans_OfNonFiniteElements_EqualTheCpus) {
+  ExpectNonFiniteScansEqual(*ops_, memory_);
+}
 TEST_P(StateKernelsTest, WeightedSums_OfAnySize_EqualTheCpus) { ExpectWeightedSumsEqual(*ops_, memory_); }
 TEST_P(StateKernelsTest, SquareSums_OfAnySize_EqualTheCpus) { ExpectSquareSumsEqual(*ops_, memory_); }
-TEST_P(StateKernelsTest, Update_OfBothOptimizers_EqualsTheCpusAndHashes) { ExpectUpdatesEqual(*ops_, memory_); }
+TEST_P(StateKernelsTest, Update_OfBothOptimizers_EqualsTheCpusAndHashes) {
+  ExpectUpdatesEqual(*ops_, memory_);
+}
 TEST_P(StateKernelsTest, HashChunks_OfAnySize_EqualTheCpus) { ExpectHashesEqual(*ops_, memory_); }
 
 std::string NameOf(cuda::ThreadOrder order) {

@@ -27,7 +27,8 @@ StateOps& CpuOps() {
 
 size_t Chunks(size_t elements) { return (elements + kChunkElements - 1) / kChunkElements; }
 
-// An array on the device, `shift` elements from a multiple of 64 bytes, between guards that must stay as they are.
+// An array on the device, `shift` elements from a multiple of 64 bytes, between guards that must stay as they
+// are.
 template <typename T>
 class Held {
  public:
@@ -47,7 +48,8 @@ class Held {
     memory_.CopyToHost(now.data(), buffer_->data(), Bytes());
     EXPECT_EQ(std::memcmp(now.data(), all_.data(), begin_ * sizeof(T)), 0) << "written before the array";
     const size_t end = begin_ + count_;
-    EXPECT_EQ(std::memcmp(now.data() + end, all_.data() + end, kGuard * sizeof(T)), 0) << "written behind the array";
+    EXPECT_EQ(std::memcmp(now.data() + end, all_.data() + end, kGuard * sizeof(T)), 0)
+        << "written behind the array";
     return {now.begin() + begin_, now.begin() + end};
   }
 
@@ -73,7 +75,8 @@ void ExpectSame(const std::vector<float>& got, const std::vector<float>& expecte
 void ExpectSame(const std::vector<ChunkStats>& got, const std::vector<ChunkStats>& expected) {
   ASSERT_EQ(got.size(), expected.size());
   for (size_t i = 0; i < got.size(); ++i) {
-    EXPECT_EQ(std::bit_cast<uint32_t>(got[i].max_abs), std::bit_cast<uint32_t>(expected[i].max_abs)) << "chunk " << i;
+    EXPECT_EQ(std::bit_cast<uint32_t>(got[i].max_abs), std::bit_cast<uint32_t>(expected[i].max_abs))
+        << "chunk " << i;
     EXPECT_EQ(got[i].non_finite, expected[i].non_finite) << "chunk " << i;
     EXPECT_EQ(got[i].vanished, expected[i].vanished) << "chunk " << i;
     EXPECT_EQ(got[i].weighted_sum, expected[i].weighted_sum) << "chunk " << i;
@@ -84,7 +87,8 @@ template <typename Body>
 void ForEachSize(const Body& body) {
   std::vector<int64_t> sizes(std::begin(kSizes), std::end(kSizes));
   // About the ends of a hash's stripes, blocks and short forms.
-  for (int64_t size : {2, 3, 59, 60, 61, 62, 64, 80, 81, 256, 257, 271, 272, 273, 16383, 32768}) sizes.push_back(size);
+  for (int64_t size : {2, 3, 59, 60, 61, 62, 64, 80, 81, 256, 257, 271, 272, 273, 16383, 32768})
+    sizes.push_back(size);
   for (int64_t size : sizes) {
     for (size_t shift : {0, 1}) {
       SCOPED_TRACE(testing::Message() << size << " elements, shifted by " << shift);
@@ -121,15 +125,18 @@ void ExpectQuantizeAddEqual(StateOps& ops, TestMemory& memory, const std::vector
 }  // namespace
 
 void ExpectQuantizeAddEqual(StateOps& ops, TestMemory& memory) {
-  ForEachSize([&](int64_t size, size_t shift) { ExpectQuantizeAddEqual(ops, memory, Gradient(size, 5), 40, shift); });
+  ForEachSize(
+      [&](int64_t size, size_t shift) { ExpectQuantizeAddEqual(ops, memory, Gradient(size, 5), 40, shift); });
 }
 
 void ExpectRoundingEdgesEqual(StateOps& ops, TestMemory& memory) {
-  const std::vector<float> edges = {
-      0.5f,      1.5f,     2.5f,     -0.5f,          -1.5f,           -2.5f,     0.50000006f, 0.49999997f,
-      0x1p62f,   -0x1p62f, 0x1p63f,  -0x1p63f,       0x1p64f,         -0x1p64f,  0x1p-149f,   -0x1p-149f,
-      0x1.8p52f, 0.0f,     -0.0f,    0x1.000002p51f, 0x1.fffffep62f,  8388607.5f, -8388608.5f, 0x1.fffffep127f,
-      0x1p-126f, 3.0f,     kInfinity, -kInfinity,    0x1.234568p-70f, kNan,      -kNan,       0x1.8p-126f};
+  const std::vector<float> edges = {0.5f,           1.5f,        2.5f,        -0.5f,           -1.5f,
+                                    -2.5f,          0.50000006f, 0.49999997f, 0x1p62f,         -0x1p62f,
+                                    0x1p63f,        -0x1p63f,    0x1p64f,     -0x1p64f,        0x1p-149f,
+                                    -0x1p-149f,     0x1.8p52f,   0.0f,        -0.0f,           0x1.000002p51f,
+                                    0x1.fffffep62f, 8388607.5f,  -8388608.5f, 0x1.fffffep127f, 0x1p-126f,
+                                    3.0f,           kInfinity,   -kInfinity,  0x1.234568p-70f, kNan,
+                                    -kNan,          0x1.8p-126f};
   for (int k : {-kMaxExponent, -64, -1, 0, 1, 40, 63, kMaxExponent}) {
     SCOPED_TRACE(testing::Message() << "k = " << k);
     ExpectQuantizeAddEqual(ops, memory, edges, k, 0);
@@ -210,7 +217,8 @@ void ExpectSquareSumsEqual(StateOps& ops, TestMemory& memory) {
 
 namespace {
 
-void ExpectUpdateEqual(StateOps& ops, TestMemory& memory, OptimizerKind kind, bool exact, int64_t size, size_t shift) {
+void ExpectUpdateEqual(StateOps& ops, TestMemory& memory, OptimizerKind kind, bool exact, int64_t size,
+                       size_t shift) {
   const bool adamw = kind == OptimizerKind::kAdamW;
   const UpdateArgs args = Args(kind);
   const int k = 50;
@@ -256,7 +264,8 @@ namespace {
 
 void ExpectHashEqual(StateOps& ops, TestMemory& memory, const std::vector<uint16_t>& all, int64_t elements,
                      int element_bytes, size_t shift) {
-  SCOPED_TRACE(testing::Message() << elements << " elements of " << element_bytes << " bytes, shifted by " << shift);
+  SCOPED_TRACE(testing::Message() << elements << " elements of " << element_bytes << " bytes, shifted by "
+                                  << shift);
   const std::vector<uint16_t> values(all.begin(), all.begin() + elements * element_bytes / 2);
   const Held<uint16_t> held(memory, values, shift * element_bytes / 2);
   std::vector<Hash128> hashes(Chunks(elements)), expected(Chunks(elements));
@@ -271,7 +280,8 @@ void ExpectHashesEqual(StateOps& ops, TestMemory& memory) {
   std::vector<uint16_t> all(2 * (3 * kChunkElements + 333));
   for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<uint16_t>(SplitMix64(i));
   for (int element_bytes : {2, 4}) {
-    ForEachSize([&](int64_t size, size_t shift) { ExpectHashEqual(ops, memory, all, size, element_bytes, shift); });
+    ForEachSize(
+        [&](int64_t size, size_t shift) { ExpectHashEqual(ops, memory, all, size, element_bytes, shift); });
     // Every short form, and a few stripes.
     for (int64_t size = 1; size * element_bytes <= 400; ++size) {
       for (size_t shift : {0, 1}) ExpectHashEqual(ops, memory, all, size, element_bytes, shift);

@@ -1,5 +1,5 @@
-// State operations of a device against the CPU's, bit for bit: one list of cases for kernels on a device and for
-// their bodies in the CPU's loops.
+// State operations of a device against the CPU's, bit for bit: one list of cases for kernels on a device and
+// for their bodies in the CPU's loops.
 #pragma once
 
 #include "worker/backend/backend.h"
@@ -16,8 +16,8 @@ class TestMemory {
   virtual void CopyToHost(void* host, const void* device, size_t size_bytes) = 0;
 };
 
-// Each checks every size, with arrays that lie at multiples of 64 bytes and with arrays that lie at the least alignment
-// that StateOps allows, and that nothing beside an array is written.
+// Each checks every size, with arrays that lie at multiples of 64 bytes and with arrays that lie at the least
+// alignment that StateOps allows, and that nothing beside an array is written.
 void ExpectQuantizeAddEqual(StateOps& ops, TestMemory& memory);
 void ExpectInspectAndFloatAddEqual(StateOps& ops, TestMemory& memory);
 void ExpectNonFiniteScansEqual(StateOps& ops, TestMemory& memory);

@@ -1,5 +1,5 @@
-// The state operations on a GPU, equal to the CPU's bit for bit, and to themselves a thousand times. Skipped, with the
-// reason, where there is no GPU.
+// The state operations on a GPU, equal to the CPU's bit for bit, and to themselves a thousand times. Skipped,
+// with the reason, where there is no GPU.
 #include <gtest/gtest.h>
 
 #include <memory>
@@ -18,7 +18,9 @@ namespace {
 class DeviceMemory : public TestMemory {
  public:
   explicit DeviceMemory(cuda::CudaDevice& device) : device_(device) {}
-  std::unique_ptr<DeviceBuffer> Allocate(size_t size_bytes) override { return device_.Allocate(size_bytes).value(); }
+  std::unique_ptr<DeviceBuffer> Allocate(size_t size_bytes) override {
+    return device_.Allocate(size_bytes).value();
+  }
   void CopyToDevice(void* device, const void* host, size_t size_bytes) override {
     device_.CopyToDevice(device, host, size_bytes);
   }
@@ -48,12 +50,20 @@ class CudaStateOpsTest : public testing::Test {
 };
 
 TEST_F(CudaStateOpsTest, QuantizeAdd_OfAnySize_EqualsTheCpus) { ExpectQuantizeAddEqual(*ops_, *memory_); }
-TEST_F(CudaStateOpsTest, QuantizeAdd_AtTheEdgesOfRounding_EqualsTheCpus) { ExpectRoundingEdgesEqual(*ops_, *memory_); }
-TEST_F(CudaStateOpsTest, InspectAndFloatAdd_OfAnySize_EqualTheCpus) { ExpectInspectAndFloatAddEqual(*ops_, *memory_); }
-TEST_F(CudaStateOpsTest, Scans_OfNonFiniteElements_EqualTheCpus) { ExpectNonFiniteScansEqual(*ops_, *memory_); }
+TEST_F(CudaStateOpsTest, QuantizeAdd_AtTheEdgesOfRounding_EqualsTheCpus) {
+  ExpectRoundingEdgesEqual(*ops_, *memory_);
+}
+TEST_F(CudaStateOpsTest, InspectAndFloatAdd_OfAnySize_EqualTheCpus) {
+  ExpectInspectAndFloatAddEqual(*ops_, *memory_);
+}
+TEST_F(CudaStateOpsTest, Scans_OfNonFiniteElements_EqualTheCpus) {
+  ExpectNonFiniteScansEqual(*ops_, *memory_);
+}
 TEST_F(CudaStateOpsTest, WeightedSums_OfAnySize_EqualTheCpus) { ExpectWeightedSumsEqual(*ops_, *memory_); }
 TEST_F(CudaStateOpsTest, SquareSums_OfAnySize_EqualTheCpus) { ExpectSquareSumsEqual(*ops_, *memory_); }
-TEST_F(CudaStateOpsTest, Update_OfBothOptimizers_EqualsTheCpusAndHashes) { ExpectUpdatesEqual(*ops_, *memory_); }
+TEST_F(CudaStateOpsTest, Update_OfBothOptimizers_EqualsTheCpusAndHashes) {
+  ExpectUpdatesEqual(*ops_, *memory_);
+}
 TEST_F(CudaStateOpsTest, HashChunks_OfAnySize_EqualTheCpus) { ExpectHashesEqual(*ops_, *memory_); }
 
 // A tensor of production size: what a race would spoil now and then.

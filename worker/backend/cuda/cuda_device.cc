@@ -24,8 +24,8 @@ std::string DriverText() {
 absl::Status NoDevices(cudaError_t error) {
   return absl::FailedPreconditionError(
       absl::StrCat("no usable GPU: ", cudaGetErrorString(error), "; found ", DriverText(),
-                   ", needed is a driver for CUDA ", VersionText(CUDART_VERSION), " or later and a GPU of compute capability ",
-                   kOldestMajor, ".x to ", kNewestMajor, ".x"));
+                   ", needed is a driver for CUDA ", VersionText(CUDART_VERSION),
+                   " or later and a GPU of compute capability ", kOldestMajor, ".x to ", kNewestMajor, ".x"));
 }
 
 absl::Status Failed(cudaError_t error, const char* what, int ordinal) {
@@ -69,8 +69,8 @@ absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Open(int ordinal) {
   }
   if (properties.major < kOldestMajor || properties.major > kNewestMajor) {
     return absl::FailedPreconditionError(
-        absl::StrCat("GPU ", ordinal, " (", properties.name, ") has compute capability ", properties.major, ".",
-                     properties.minor, "; needed is ", kOldestMajor, ".x to ", kNewestMajor, ".x"));
+        absl::StrCat("GPU ", ordinal, " (", properties.name, ") has compute capability ", properties.major,
+                     ".", properties.minor, "; needed is ", kOldestMajor, ".x to ", kNewestMajor, ".x"));
   }
   cudaStream_t stream = nullptr;
   cudaError_t error = cudaSetDevice(ordinal);
@@ -95,9 +95,9 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaDevice::Allocate(size_t size_b
     cudaGetLastError();  // no error of what follows
     size_t free_bytes = 0, total_bytes = 0;
     RequireCuda(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo");
-    return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", size_bytes, " bytes of GPU memory; free: ",
-                                                     free_bytes, " of ", total_bytes,
-                                                     " bytes; take a smaller micro_batch or model"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("cannot allocate ", size_bytes, " bytes of GPU memory; free: ", free_bytes, " of ",
+                     total_bytes, " bytes; take a smaller micro_batch or model"));
   }
   RequireCuda(error, "cudaMalloc");
   auto buffer = std::make_unique<CudaBuffer>(data, size_bytes);
@@ -106,7 +106,8 @@ absl::StatusOr<std::unique_ptr<DeviceBuffer>> CudaDevice::Allocate(size_t size_b
 }
 
 void CudaDevice::CopyToHost(void* host, const void* device, size_t size_bytes) {
-  RequireCuda(cudaMemcpyAsync(host, device, size_bytes, cudaMemcpyDeviceToHost, Stream()), "copy to the host");
+  RequireCuda(cudaMemcpyAsync(host, device, size_bytes, cudaMemcpyDeviceToHost, Stream()),
+              "copy to the host");
   Synchronize();
 }
 
@@ -116,7 +117,8 @@ void CudaDevice::CopyToDevice(void* device, const void* host, size_t size_bytes)
 }
 
 void CudaDevice::Copy(void* to, const void* from, size_t size_bytes) {
-  RequireCuda(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyDeviceToDevice, Stream()), "copy within the GPU");
+  RequireCuda(cudaMemcpyAsync(to, from, size_bytes, cudaMemcpyDeviceToDevice, Stream()),
+              "copy within the GPU");
 }
 
 void CudaDevice::Zero(void* device, size_t size_bytes) {

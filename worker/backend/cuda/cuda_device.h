@@ -2,9 +2,9 @@
 //
 // Not thread-safe: one compute thread drives a device at a time. Buffers must not outlive it.
 //
-// Opening a device and asking it for memory give a Status. A device that fails later (an illegal address, a lost GPU)
-// can no longer be trusted with anything: the process ends with the place and CUDA's words, and comes back as a new
-// incarnation.
+// Opening a device and asking it for memory give a Status. A device that fails later (an illegal address, a
+// lost GPU) can no longer be trusted with anything: the process ends with the place and CUDA's words, and
+// comes back as a new incarnation.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -20,8 +20,8 @@ namespace accrue::cuda {
 
 class CudaDevice {
  public:
-  // FAILED_PRECONDITION: no driver, one too old, no GPU, or one of a compute capability that no kernel is built for;
-  // NOT_FOUND: no GPU of this number. Each says what was found and what is needed.
+  // FAILED_PRECONDITION: no driver, one too old, no GPU, or one of a compute capability that no kernel is
+  // built for; NOT_FOUND: no GPU of this number. Each says what was found and what is needed.
   static absl::StatusOr<std::unique_ptr<CudaDevice>> Open(int ordinal);
   ~CudaDevice();
   CudaDevice(const CudaDevice&) = delete;

@@ -101,10 +101,10 @@ class KernelStateOps : public StateOps {
 
   void WeightedSums(const int64_t* values, int64_t elements, uint64_t* host_sums) override {
     ForEachSlice(elements, [&](const Slice& slice) {
-      device_.Launch(WeightedSumArgs{.values = values + slice.begin,
-                                     .elements = slice.elements,
-                                     .results = Results<ScanResult>()},
-                     slice.chunks);
+      device_.Launch(
+          WeightedSumArgs{
+              .values = values + slice.begin, .elements = slice.elements, .results = Results<ScanResult>()},
+          slice.chunks);
       const ScanResult* read = Read<ScanResult>(slice.chunks);
       for (int64_t i = 0; i < slice.chunks; ++i) host_sums[slice.first_chunk + i] = read[i].weighted_sum;
     });
@@ -129,11 +129,12 @@ class KernelStateOps : public StateOps {
   void HashChunks(const void* values, int64_t elements, int element_bytes, Hash128* host_hashes) override {
     ACCRUE_CHECK(element_bytes == 2 || element_bytes == 4);
     ForEachSlice(elements, [&](const Slice& slice) {
-      device_.Launch(HashArgs{.values = static_cast<const unsigned char*>(values) + slice.begin * element_bytes,
-                              .elements = slice.elements,
-                              .element_bytes = element_bytes,
-                              .hashes = Results<xxh3::Canonical>()},
-                     slice.chunks);
+      device_.Launch(
+          HashArgs{.values = static_cast<const unsigned char*>(values) + slice.begin * element_bytes,
+                   .elements = slice.elements,
+                   .element_bytes = element_bytes,
+                   .hashes = Results<xxh3::Canonical>()},
+          slice.chunks);
       CopyHashes(Read<xxh3::Canonical>(slice.chunks), slice.chunks, host_hashes + slice.first_chunk);
     });
   }
@@ -176,10 +177,10 @@ class KernelStateOps : public StateOps {
 
   void SquareSumsOf(const Sums& sums, int64_t elements, double* host_sums) {
     ForEachSlice(elements, [&](const Slice& slice) {
-      device_.Launch(SquareSumArgs{.sums = From(sums, slice.begin),
-                                   .elements = slice.elements,
-                                   .results = Results<double>()},
-                     slice.chunks);
+      device_.Launch(
+          SquareSumArgs{
+              .sums = From(sums, slice.begin), .elements = slice.elements, .results = Results<double>()},
+          slice.chunks);
       std::copy_n(Read<double>(slice.chunks), slice.chunks, host_sums + slice.first_chunk);
     });
   }
@@ -202,7 +203,8 @@ class KernelStateOps : public StateOps {
       if (host_hashes == nullptr) return;
       const xxh3::Canonical* read = Read<xxh3::Canonical>(arrays * slice.chunks);
       for (int array = 0; array < arrays; ++array) {
-        CopyHashes(read + array * slice.chunks, slice.chunks, host_hashes + array * chunks + slice.first_chunk);
+        CopyHashes(read + array * slice.chunks, slice.chunks,
+                   host_hashes + array * chunks + slice.first_chunk);
       }
     });
   }

@@ -1,4 +1,5 @@
-// Which body a launch of the state operations runs, and with how many blocks: for the device and for the CPU's loops.
+// Which body a launch of the state operations runs, and with how many blocks: for the device and for the
+// CPU's loops.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// The state operations' kernels, queued on a stream of the current device; chunks as in StateDevice. The CUDA compiler
-// sees these declarations and the bodies, nothing else of the project.
+// The state operations' kernels, queued on a stream of the current device; chunks as in StateDevice. The CUDA
+// compiler sees these declarations and the bodies, nothing else of the project.
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,7 +1,7 @@
 // The arithmetic that docs/numerics.md names, one rounding each, in the device's words and in the host's.
 //
-// The device's forms are never fused or flushed, whatever the compiler's flags. These few lines are all that differs
-// between a kernel on the device and its body on the CPU.
+// The device's forms are never fused or flushed, whatever the compiler's flags. These few lines are all that
+// differs between a kernel on the device and its body on the CPU.
 #pragma once
 
 #include <cmath>
@@ -18,6 +18,7 @@ ACCRUE_BODY float Sub(float a, float b) { return __fsub_rn(a, b); }
 ACCRUE_BODY float Mul(float a, float b) { return __fmul_rn(a, b); }
 ACCRUE_BODY float Div(float a, float b) { return __fdiv_rn(a, b); }
 ACCRUE_BODY float Sqrt(float a) { return __fsqrt_rn(a); }
+ACCRUE_BODY float Fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 ACCRUE_BODY double Add(double a, double b) { return __dadd_rn(a, b); }
 ACCRUE_BODY double Mul(double a, double b) { return __dmul_rn(a, b); }
 ACCRUE_BODY float ToFloat(int64_t a) { return __ll2float_rn(a); }
@@ -33,6 +34,7 @@ ACCRUE_BODY float Sub(float a, float b) { return a - b; }
 ACCRUE_BODY float Mul(float a, float b) { return a * b; }
 ACCRUE_BODY float Div(float a, float b) { return a / b; }
 ACCRUE_BODY float Sqrt(float a) { return std::sqrt(a); }
+ACCRUE_BODY float Fma(float a, float b, float c) { return std::fma(a, b, c); }
 ACCRUE_BODY double Add(double a, double b) { return a + b; }
 ACCRUE_BODY double Mul(double a, double b) { return a * b; }
 ACCRUE_BODY float ToFloat(int64_t a) { return static_cast<float>(a); }
@@ -51,8 +53,6 @@ ACCRUE_BODY int64_t RoundInRange(double a) { return static_cast<int64_t>(std::ne
 #endif
 
 // Round to nearest even; what int64 cannot hold, NaN too, gives -2^63: docs/numerics.md, section 5.
-ACCRUE_BODY int64_t RoundToInt64(double a) {
-  return a > -0x1p63 && a < 0x1p63 ? RoundInRange(a) : INT64_MIN;
-}
+ACCRUE_BODY int64_t RoundToInt64(double a) { return a > -0x1p63 && a < 0x1p63 ? RoundInRange(a) : INT64_MIN; }
 
 }  // namespace accrue::cuda

@@ -4,10 +4,11 @@
 //   kThreads  threads of a block; kPhases: how often Run is called for each of them
 //   Run<kPhase>(args, block, thread, shared)
 //
-// Between two phases all threads of the block meet. Within a phase no thread reads what another thread of the launch
-// writes in that phase, so threads may run in any order, one after the other too: a CPU runs a body in plain loops
-// (tests/backend/cuda/host_run.h), the device runs the same text (worker/backend/cuda/launch.cuh). What a thread
-// keeps from one phase to the next lies in Shared. Bodies are C++17, the CUDA compiler's dialect here.
+// Between two phases all threads of the block meet. Within a phase no thread reads what another thread of the
+// launch writes in that phase, so threads may run in any order, one after the other too: a CPU runs a body in
+// plain loops (tests/backend/cuda/host_run.h), the device runs the same text
+// (worker/backend/cuda/launch.cuh). What a thread keeps from one phase to the next lies in Shared. Bodies are
+// C++17, the CUDA compiler's dialect here.
 #pragma once
 
 #ifdef __CUDACC__

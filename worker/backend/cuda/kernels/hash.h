@@ -12,8 +12,9 @@ namespace accrue::cuda {
 
 inline constexpr int kHashThreads = 256;
 
-// One hash, made by a block's threads. Shared memory, in three phases that the owner's phases call: all threads put
-// in their lanes' sums of blocks and the secret; the first kLanes threads of a warp chain; two of them finish.
+// One hash, made by a block's threads. Shared memory, in three phases that the owner's phases call: all
+// threads put in their lanes' sums of blocks and the secret; the first kLanes threads of a warp chain; two of
+// them finish.
 struct ChunkHash {
   static constexpr int kMaxBlocks = kChunkElements * 4 / xxh3::kBlockBytes;
 
@@ -41,8 +42,8 @@ struct ChunkHash {
   }
 };
 
-// A block of kHashThreads shares the words of a chunk so: a thread takes one lane of every 32nd block, so that eight
-// neighbours read a stripe.
+// A block of kHashThreads shares the words of a chunk so: a thread takes one lane of every 32nd block, so
+// that eight neighbours read a stripe.
 inline constexpr int kHashBlockStep = kHashThreads / xxh3::kLanes;
 
 struct HashArgs {
@@ -83,7 +84,8 @@ struct HashBody {
 
  private:
   template <int kAlignment>
-  ACCRUE_BODY static void SumBlocks(const unsigned char* data, int64_t size_bytes, int thread, Shared& shared) {
+  ACCRUE_BODY static void SumBlocks(const unsigned char* data, int64_t size_bytes, int thread,
+                                    Shared& shared) {
     if (size_bytes <= xxh3::kShortBytes) return;
     const int lane = thread % xxh3::kLanes;
     const int blocks = static_cast<int>(xxh3::WholeBlocks(size_bytes)) + 1;

@@ -1,4 +1,5 @@
-// Several elements in one memory transaction where the addresses allow it, with the same result where they do not.
+// Several elements in one memory transaction where the addresses allow it, with the same result where they do
+// not.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,8 @@ ACCRUE_BODY bool IsAligned(const void* pointer, int bytes) {
 // kBytes from `from` to `to`, which are aligned to kFromAlignment and kToAlignment.
 template <int kBytes, int kFromAlignment, int kToAlignment = 1>
 ACCRUE_BODY void CopyAligned(void* to, const void* from) {
-  __builtin_memcpy(__builtin_assume_aligned(to, kToAlignment), __builtin_assume_aligned(from, kFromAlignment), kBytes);
+  __builtin_memcpy(__builtin_assume_aligned(to, kToAlignment), __builtin_assume_aligned(from, kFromAlignment),
+                   kBytes);
 }
 
 template <typename T, int kCount>

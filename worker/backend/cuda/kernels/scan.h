@@ -1,5 +1,5 @@
-// The passes over a unit's gradient: quantise and add, inspect, add in binary32; and the checksums of int64 values.
-// docs/numerics.md, sections 5 and 6.
+// The passes over a unit's gradient: quantise and add, inspect, add in binary32; and the checksums of int64
+// values. docs/numerics.md, sections 5 and 6.
 //
 // One block a chunk. Maxima and integer sums are the same in any order, so a thread takes every 256th pack.
 #pragma once
@@ -53,7 +53,8 @@ ACCRUE_BODY int64_t ChunkLength(int64_t elements, int64_t chunk) {
 }
 
 // The phases common to all scans. Scan has Args with `elements` and `results` (one a chunk), and
-// Packs(args, chunk): an object whose Take<kCount>(j, result) works on elements j .. j + kCount - 1 of the chunk.
+// Packs(args, chunk): an object whose Take<kCount>(j, result) works on elements j .. j + kCount - 1 of the
+// chunk.
 template <typename Scan>
 struct ScanBody {
   using Args = typename Scan::Args;
@@ -78,7 +79,8 @@ struct ScanBody {
     const int count = static_cast<int>(ChunkLength(args.elements, block));
     const int whole = count / kScanPack * kScanPack;
     ScanResult result = {};
-    for (int j = thread * kScanPack; j < whole; j += kThreads * kScanPack) scan.template Take<kScanPack>(j, result);
+    for (int j = thread * kScanPack; j < whole; j += kThreads * kScanPack)
+      scan.template Take<kScanPack>(j, result);
     if (whole + thread < count) scan.template Take<1>(whole + thread, result);
     return result;
   }

@@ -1,7 +1,7 @@
 // Per chunk the sum of squares in 16 interleaved binary64 partial sums: docs/numerics.md, section 7, item 2.
 //
-// The order of the additions is fixed, so 16 threads walk through a chunk and a block takes four chunks: what a
-// thread waits for is memory, not the chain of additions.
+// The order of the additions is fixed, so 16 threads walk through a chunk and a block takes four chunks: what
+// a thread waits for is memory, not the chain of additions.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Where a norm or an update takes its s from: the reduced int64 sums, or fast mode's binary32 sums. docs/numerics.md,
-// section 7, item 1.
+// Where a norm or an update takes its s from: the reduced int64 sums, or fast mode's binary32 sums.
+// docs/numerics.md, section 7, item 1.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,9 @@
-// Dequantise, clip, step and hash in one pass over a tensor: docs/numerics.md, sections 7 and 9. One block a chunk.
+// Dequantise, clip, step and hash in one pass over a tensor: docs/numerics.md, sections 7 and 9. One block a
+// chunk.
 //
-// A thread steps two neighbouring elements at a time, which are one word of a stripe of the hash; what it adds to its
-// lane of p's, m's and v's hash comes from registers, so that the state is read once and written once.
+// A thread steps two neighbouring elements at a time, which are one word of a stripe of the hash; what it
+// adds to its lane of p's, m's and v's hash comes from registers, so that the state is read once and written
+// once.
 #pragma once
 
 #include <cstdint>
@@ -73,7 +75,8 @@ struct UpdateBody {
       if constexpr (kPhase == 2) {
         shared.hashes[array].Chain(data, size_bytes, shared.secret, lane);
       } else {
-        shared.hashes[array].Finish(data, size_bytes, shared.secret, lane, args.hashes + array * args.chunks + block);
+        shared.hashes[array].Finish(data, size_bytes, shared.secret, lane,
+                                    args.hashes + array * args.chunks + block);
       }
     }
   }
@@ -123,7 +126,8 @@ struct UpdateBody {
   ACCRUE_BODY static void StepChunk(const Args& args, int64_t block, int thread, Shared& shared) {
     const int64_t begin = block * kChunkElements;
     const int count = static_cast<int>(Count(args, block));
-    Chunk chunk = {args.p + begin, args.m + begin, kAdamW ? args.v + begin : nullptr, begin, false, false, false};
+    Chunk chunk = {args.p + begin, args.m + begin, kAdamW ? args.v + begin : nullptr, begin, false,
+                   false,          false};
     chunk.p_aligned = PacksAligned<kPair>(chunk.p);
     chunk.m_aligned = PacksAligned<kPair>(chunk.m);
     chunk.v_aligned = PacksAligned<kPair>(chunk.v);

@@ -1,10 +1,10 @@
 // XXH3-128 (seed 0, default secret) in pieces that a block's threads can share. Source: the XXH3 algorithm of
 // xxHash 0.8, doc/xxhash_spec.md.
 //
-// An input of more than 240 bytes is read in stripes of 64 bytes, eight lanes of a 64-bit word each; 16 stripes make
-// a block. Within a block, what a stripe adds to the lanes does not depend on what they hold, so blocks are summed
-// by many threads (LaneSums); a lane then goes through its blocks in order (ChainLane): a short chain, eight lanes
-// wide. Last, the lanes are merged into the two halves of the hash (MergeLanes).
+// An input of more than 240 bytes is read in stripes of 64 bytes, eight lanes of a 64-bit word each; 16
+// stripes make a block. Within a block, what a stripe adds to the lanes does not depend on what they hold, so
+// blocks are summed by many threads (LaneSums); a lane then goes through its blocks in order (ChainLane): a
+// short chain, eight lanes wide. Last, the lanes are merged into the two halves of the hash (MergeLanes).
 #pragma once
 
 #include <cstdint>
@@ -35,13 +35,11 @@ struct Canonical {
 // The default secret, read as little-endian words. Threads read it from a copy in shared memory.
 ACCRUE_BODY uint64_t SecretWord(int index) {
   static constexpr uint64_t kWords[kSecretWords] = {
-      0xbe4ba423396cfeb8, 0x1cad21f72c81017c, 0xdb979083e96dd4de, 0x1f67b3b7a4a44072,
-      0x78e5c0cc4ee679cb, 0x2172ffcc7dd05a82, 0x8e2443f7744608b8, 0x4c263a81e69035e0,
-      0xcb00c391bb52283c, 0xa32e531b8b65d088, 0x4ef90da297486471, 0xd8acdea946ef1938,
-      0x3f349ce33f76faa8, 0x1d4f0bc7c7bbdcf9, 0x3159b4cd4be0518a, 0x647378d9c97e9fc8,
-      0xc3ebd33483acc5ea, 0xeb6313faffa081c5, 0x49daf0b751dd0d17, 0x9e68d429265516d3,
-      0xfca1477d58be162b, 0xce31d07ad1b8f88f, 0x280416958f3acb45, 0x7e404bbbcafbd7af
-  };
+      0xbe4ba423396cfeb8, 0x1cad21f72c81017c, 0xdb979083e96dd4de, 0x1f67b3b7a4a44072, 0x78e5c0cc4ee679cb,
+      0x2172ffcc7dd05a82, 0x8e2443f7744608b8, 0x4c263a81e69035e0, 0xcb00c391bb52283c, 0xa32e531b8b65d088,
+      0x4ef90da297486471, 0xd8acdea946ef1938, 0x3f349ce33f76faa8, 0x1d4f0bc7c7bbdcf9, 0x3159b4cd4be0518a,
+      0x647378d9c97e9fc8, 0xc3ebd33483acc5ea, 0xeb6313faffa081c5, 0x49daf0b751dd0d17, 0x9e68d429265516d3,
+      0xfca1477d58be162b, 0xce31d07ad1b8f88f, 0x280416958f3acb45, 0x7e404bbbcafbd7af};
   return kWords[index];
 }
 ACCRUE_BODY uint64_t ReadSecret(const uint64_t* secret, int offset_bytes) {
@@ -94,7 +92,9 @@ ACCRUE_BODY uint64_t ReverseBytes(uint64_t x) {
   x = (x & 0x0000ffff0000ffff) << 16 | (x >> 16 & 0x0000ffff0000ffff);
   return x << 32 | x >> 32;
 }
-ACCRUE_BODY Canonical ToCanonical(uint64_t low, uint64_t high) { return {{ReverseBytes(high), ReverseBytes(low)}}; }
+ACCRUE_BODY Canonical ToCanonical(uint64_t low, uint64_t high) {
+  return {{ReverseBytes(high), ReverseBytes(low)}};
+}
 
 ACCRUE_BODY uint64_t Avalanche(uint64_t h) {
   h = (h ^ h >> 37) * 0x165667919E3779F9;
@@ -163,10 +163,11 @@ ACCRUE_BODY uint64_t MergeLanes(const uint64_t* lanes, int64_t size_bytes, const
 // ---- up to 240 bytes: one thread
 
 ACCRUE_BODY uint64_t Mix16(const unsigned char* data, const uint64_t* secret, int offset) {
-  return MultiplyFold(LoadWord(data) ^ ReadSecret(secret, offset), LoadWord(data + 8) ^ ReadSecret(secret, offset + 8));
+  return MultiplyFold(LoadWord(data) ^ ReadSecret(secret, offset),
+                      LoadWord(data + 8) ^ ReadSecret(secret, offset + 8));
 }
-ACCRUE_BODY void Mix32(const unsigned char* first, const unsigned char* second, const uint64_t* secret, int offset,
-                       uint64_t& low, uint64_t& high) {
+ACCRUE_BODY void Mix32(const unsigned char* first, const unsigned char* second, const uint64_t* secret,
+                       int offset, uint64_t& low, uint64_t& high) {
   low = (low + Mix16(first, secret, offset)) ^ (LoadWord(second) + LoadWord(second + 8));
   high = (high + Mix16(second, secret, offset + 16)) ^ (LoadWord(first) + LoadWord(first + 8));
 }

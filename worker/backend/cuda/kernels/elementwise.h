@@ -1,0 +1,200 @@
+// The model's elementwise operations. No thread reads what another writes, so one phase each and no shared
+// memory.
+//
+// A matrix is cut into rows and a row into segments of kElementThreads packs; one block a segment.
+#pragma once
+
+#include <cstdint>
+
+#include "worker/backend/cuda/kernels/body.h"
+#include "worker/backend/cuda/kernels/elements.h"
+
+namespace accrue::cuda {
+
+inline constexpr int kElementThreads = 256;
+inline constexpr int kElementPack = 4;
+
+// Blocks for `rows` rows of `items` items each, kElementThreads items a block.
+struct RowGrid {
+  int64_t rows, items;
+  ACCRUE_BODY int64_t segments() const { return (items + kElementThreads - 1) / kElementThreads; }
+  ACCRUE_BODY int64_t blocks() const { return rows * segments(); }
+  ACCRUE_BODY int64_t row(int64_t block) const { return block / segments(); }
+  ACCRUE_BODY int64_t item(int64_t block, int thread) const {
+    return block % segments() * kElementThreads + thread;
+  }
+};
+
+// Packs of a row of `width` elements; the last one may be short.
+ACCRUE_BODY int64_t PacksOf(int64_t width) { return (width + kElementPack - 1) / kElementPack; }
+
+// Runs f<kCount>(first element) for pack `item` of a row of `width` elements.
+template <typename F>
+ACCRUE_BODY void ForPack(int64_t item, int64_t width, const F& f) {
+  const int64_t begin = item * kElementPack;
+  if (begin + kElementPack <= width) {
+    f.template Take<kElementPack>(begin);
+  } else {
+    for (int64_t i = begin; i < width; ++i) f.template Take<1>(i);
+  }
+}
+
+template <typename T>
+ACCRUE_BODY T* RowOf(const Tensor& tensor, int64_t row, int64_t stride) {
+  return static_cast<T*>(tensor.data) + row * stride;
+}
+
+// ---- binary32 to bf16
+
+struct ConvertArgs {
+  const float* from;
+  Bf16* to;
+  int64_t elements;
+};
+
+struct ConvertBody {
+  using Args = ConvertArgs;
+  using Shared = NoShared;
+  static constexpr int kThreads = kElementThreads;
+  static constexpr int kPhases = 1;
+
+  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {1, PacksOf(args.elements)}; }
+
+  template <int kPhase>
+  ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
+    ForPack(
+        Grid(args).item(block, thread), args.elements,
+        Row{args.from, args.to, PacksAligned<kElementPack>(args.from), PacksAligned<kElementPack>(args.to)});
+  }
+
+ private:
+  struct Row {
+    const float* from;
+    Bf16* to;
+    bool from_aligned, to_aligned;
+    template <int kCount>
+    ACCRUE_BODY void Take(int64_t i) const {
+      const Pack<float, kCount> in = Load<kCount>(from + i, from_aligned);
+      Pack<Bf16, kCount> out;
+      for (int n = 0; n < kCount; ++n) out.at[n] = FromFloat<Bf16>(in.at[n]);
+      Store<kCount>(to + i, out, to_aligned);
+    }
+  };
+};
+
+// ---- rotary positions
+
+// An item is a pair of elements of one head.
+template <typename T>
+struct RopeBody {
+  using Args = RopeArgs;
+  using Shared = NoShared;
+  static constexpr int kThreads = kElementThreads;
+  static constexpr int kPhases = 1;
+
+  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {args.rows, args.heads * (args.head_size / 2)}; }
+
+  template <int kPhase>
+  ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
+    const RowGrid grid = Grid(args);
+    const int64_t row = grid.row(block), item = grid.item(block, thread);
+    if (item >= grid.items) return;
+    const int half = static_cast<int>(args.head_size / 2);
+    const int head = static_cast<int>(item) / half, i = static_cast<int>(item) % half;
+    const int64_t table = row % args.sequence_length * half + i;
+    const float c = args.cosine[table], s = args.inverse ? -args.sine[table] : args.sine[table];
+    T* const x = RowOf<T>(args.x, row, args.stride) + head * args.head_size + i;
+    const float a = ToFloat(x[0]), b = ToFloat(x[half]);
+    x[0] = FromFloat<T>(Fma(-b, s, Mul(a, c)));
+    x[half] = FromFloat<T>(Fma(a, s, Mul(b, c)));
+  }
+};
+
+// ---- SwiGLU
+
+template <typename T>
+struct SwiGluForwardBody {
+  using Args = SwiGluArgs;
+  using Shared = NoShared;
+  static constexpr int kThreads = kElementThreads;
+  static constexpr int kPhases = 1;
+
+  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {args.rows, PacksOf(args.hidden)}; }
+
+  template <int kPhase>
+  ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
+    const RowGrid grid = Grid(args);
+    const int64_t row = grid.row(block);
+    const T* const gate = RowOf<T>(args.gate, row, args.gate_stride);
+    const T* const up = RowOf<T>(args.up, row, args.gate_stride);
+    T* const y = RowOf<T>(args.y, row, args.hidden);
+    const bool aligned =
+        PacksAligned<kElementPack>(gate) && PacksAligned<kElementPack>(up) && PacksAligned<kElementPack>(y);
+    ForPack(grid.item(block, thread), args.hidden, Row{gate, up, y, aligned});
+  }
+
+ private:
+  struct Row {
+    const T *gate, *up;
+    T* y;
+    bool aligned;
+    template <int kCount>
+    ACCRUE_BODY void Take(int64_t i) const {
+      const Pack<T, kCount> g = Load<kCount>(gate + i, aligned), u = Load<kCount>(up + i, aligned);
+      Pack<T, kCount> out;
+      for (int n = 0; n < kCount; ++n) {
+        const float x = ToFloat(g.at[n]);
+        out.at[n] = FromFloat<T>(Mul(Mul(x, Sigmoid(x)), ToFloat(u.at[n])));
+      }
+      Store<kCount>(y + i, out, aligned);
+    }
+  };
+};
+
+template <typename T>
+struct SwiGluBackwardBody {
+  using Args = SwiGluArgs;
+  using Shared = NoShared;
+  static constexpr int kThreads = kElementThreads;
+  static constexpr int kPhases = 1;
+
+  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {args.rows, PacksOf(args.hidden)}; }
+
+  template <int kPhase>
+  ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
+    const RowGrid grid = Grid(args);
+    const int64_t row = grid.row(block);
+    Row at = {RowOf<T>(args.gate, row, args.gate_stride), RowOf<T>(args.up, row, args.gate_stride),
+              RowOf<T>(args.dy, row, args.hidden),        RowOf<T>(args.dgate, row, args.gate_stride),
+              RowOf<T>(args.dup, row, args.gate_stride),  false};
+    at.aligned = PacksAligned<kElementPack>(at.gate) && PacksAligned<kElementPack>(at.up) &&
+                 PacksAligned<kElementPack>(at.dy) && PacksAligned<kElementPack>(at.dgate) &&
+                 PacksAligned<kElementPack>(at.dup);
+    ForPack(grid.item(block, thread), args.hidden, at);
+  }
+
+ private:
+  struct Row {
+    const T *gate, *up, *dy;
+    T *dgate, *dup;
+    bool aligned;
+    template <int kCount>
+    ACCRUE_BODY void Take(int64_t i) const {
+      const Pack<T, kCount> gs = Load<kCount>(gate + i, aligned), us = Load<kCount>(up + i, aligned),
+                            ds = Load<kCount>(dy + i, aligned);
+      Pack<T, kCount> to_gate, to_up;
+      for (int n = 0; n < kCount; ++n) {
+        const float g = ToFloat(gs.at[n]), u = ToFloat(us.at[n]), d = ToFloat(ds.at[n]);
+        const float s = Sigmoid(g);
+        // d silu(g) / dg = s (1 + g (1 - s))
+        const float slope = Mul(s, Fma(g, Sub(1.0f, s), 1.0f));
+        to_gate.at[n] = FromFloat<T>(Mul(Mul(d, u), slope));
+        to_up.at[n] = FromFloat<T>(Mul(d, Mul(g, s)));
+      }
+      Store<kCount>(dgate + i, to_gate, aligned);
+      Store<kCount>(dup + i, to_up, aligned);
+    }
+  };
+};
+
+}  // namespace accrue::cuda
