@@ -16,6 +16,12 @@
 #else
 #define ACCRUE_BODY inline
 #endif
+// Before a loop of constant length, so that what it indexes stays in registers.
+#ifdef __CUDA_ARCH__
+#define ACCRUE_UNROLL _Pragma("unroll")
+#else
+#define ACCRUE_UNROLL
+#endif
 
 namespace accrue::cuda {
 

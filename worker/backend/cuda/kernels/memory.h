@@ -25,13 +25,22 @@ struct alignas(sizeof(T) * kCount <= 16 ? sizeof(T) * kCount : 16) Pack {
 };
 
 // kCount elements; `aligned` says that every pack of this array lies at a multiple of its own alignment.
+// One transaction for 16 bytes; a longer pack is moved in several, each between registers and memory.
 template <int kCount, typename T>
 ACCRUE_BODY Pack<T, kCount> Load(const T* from, bool aligned) {
   using P = Pack<T, kCount>;
+  constexpr int kPart = alignof(P) / sizeof(T);
   P pack;
   if (aligned) {
-    CopyAligned<sizeof(P), alignof(P), alignof(P)>(&pack, from);
+    ACCRUE_UNROLL
+    for (int i = 0; i < kCount; i += kPart) {
+      Pack<T, kPart> part;
+      CopyAligned<sizeof(part), alignof(P), alignof(P)>(&part, from + i);
+      ACCRUE_UNROLL
+      for (int n = 0; n < kPart; ++n) pack.at[i + n] = part.at[n];
+    }
   } else {
+    ACCRUE_UNROLL
     for (int i = 0; i < kCount; ++i) pack.at[i] = from[i];
   }
   return pack;
@@ -40,9 +49,17 @@ ACCRUE_BODY Pack<T, kCount> Load(const T* from, bool aligned) {
 template <int kCount, typename T>
 ACCRUE_BODY void Store(T* to, const Pack<T, kCount>& pack, bool aligned) {
   using P = Pack<T, kCount>;
+  constexpr int kPart = alignof(P) / sizeof(T);
   if (aligned) {
-    CopyAligned<sizeof(P), alignof(P), alignof(P)>(to, &pack);
+    ACCRUE_UNROLL
+    for (int i = 0; i < kCount; i += kPart) {
+      Pack<T, kPart> part;
+      ACCRUE_UNROLL
+      for (int n = 0; n < kPart; ++n) part.at[n] = pack.at[i + n];
+      CopyAligned<sizeof(part), alignof(P), alignof(P)>(to + i, &part);
+    }
   } else {
+    ACCRUE_UNROLL
     for (int i = 0; i < kCount; ++i) to[i] = pack.at[i];
   }
 }

@@ -117,6 +117,7 @@ class QuantizeScan {
     Pack<int64_t, kCount> sums = {};
     const bool adds = sums_ != nullptr && !args_.first;
     if (adds) sums = Load<kCount>(sums_ + j, sums_aligned_);
+    ACCRUE_UNROLL
     for (int i = 0; i < kCount; ++i) {
       TakeExtremes(g.at[i], result);
       const double wide = g.at[i];
@@ -150,6 +151,7 @@ class InspectScan {
   template <int kCount>
   ACCRUE_BODY void Take(int j, ScanResult& result) const {
     const Pack<float, kCount> g = Load<kCount>(gradient_ + j, aligned_);
+    ACCRUE_UNROLL
     for (int i = 0; i < kCount; ++i) TakeExtremes(g.at[i], result);
   }
 
@@ -179,9 +181,11 @@ class FloatAddScan {
   template <int kCount>
   ACCRUE_BODY void Take(int j, ScanResult& result) const {
     Pack<float, kCount> g = Load<kCount>(gradient_ + j, gradient_aligned_);
+    ACCRUE_UNROLL
     for (int i = 0; i < kCount; ++i) TakeExtremes(g.at[i], result);
     if (!first_) {
       const Pack<float, kCount> sums = Load<kCount>(sums_ + j, sums_aligned_);
+      ACCRUE_UNROLL
       for (int i = 0; i < kCount; ++i) g.at[i] = Add(sums.at[i], g.at[i]);
     }
     Store<kCount>(sums_ + j, g, sums_aligned_);
@@ -209,6 +213,7 @@ class WeightedSumScan {
   template <int kCount>
   ACCRUE_BODY void Take(int j, ScanResult& result) const {
     const Pack<int64_t, kCount> values = Load<kCount>(values_ + j, aligned_);
+    ACCRUE_UNROLL
     for (int i = 0; i < kCount; ++i) {
       result.weighted_sum += ElementWeight(j + i) * static_cast<uint64_t>(values.at[i]);
     }
