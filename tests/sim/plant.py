@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Plants bugs in a copy of the coordinator's core, one at a time, and lets the soak find them.
 
-Run: tests/sim/plant.py [--only NAME] [--seconds N] [--first SEED] [--build FOLDER]
+Run: tests/sim/plant.py [--only NAME...] [--seconds N] [--first SEED] [--build FOLDER]
 
 Prints a table: what was planted, the seed that showed it, after how many seconds, and what was said. The seed is run
 once more, to see that it replays. Exits 1 if a bug was not found, or if the soak found one where none was planted.
@@ -47,13 +47,18 @@ SEAL_EARLY = [
 ]
 
 PLANTS = [
+    Plant("timeline fence", "skip the fence: what is said of a timeline that was left counts",
+          [("machine.cc", "if (key.timeline != job->timeline) return refuse(\"timeline is old\");", "")]),
     Plant("attempt fence", "skip the fence: reports of a void attempt count",
           [("reports.cc", "if ((*run)->attempt == key.attempt) return &**run;", "return &**run;")]),
     Plant("epoch fence", "skip the fence: a step that followed an older seal counts",
           [("commit.cc", "if (!run->sealed || event.key.epoch != run->sealed->epoch) return Drop(\"seal is old\");",
             "if (!run->sealed) return Drop(\"seal is old\");")]),
-    Plant("life fence", "skip the fence: a worker that was given up is heard when it comes back",
-          [("restore.cc", "if (job.restoring->awaited.count(incarnation) > 0) return \"\";", "return \"\";")]),
+    Plant("life fence", "skip the fence: a worker that is not awaited any more is heard when it comes back",
+          [("restore.cc", "if (job->restoring && job->restoring->awaited.count(incarnation) > 0) return \"\";",
+            "if (job->restoring) return \"\";"),
+           ("restore.cc", "return job->restoring && job->restoring->awaited.count(incarnation) > 0;",
+            "return job->restoring.has_value();")]),
     Plant("one short", "seal one unit short", ONE_SHORT),
     Plant("one short, unchecked", "the same, the core's own assertions taken out", ONE_SHORT,
           ["seal.cc", "window_run.cc", "machine.cc"]),
@@ -151,12 +156,12 @@ def finding(output):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="the name of one bug")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these bugs alone")
     parser.add_argument("--seconds", type=float, default=60, help="of soaking, at most, for each")
     parser.add_argument("--first", type=int, default=1, help="the first seed")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/planted")
     arguments = parser.parse_args()
-    plants = [plant for plant in PLANTS if arguments.only in (None, plant.name)]
+    plants = [plant for plant in PLANTS if not arguments.only or plant.name in arguments.only]
     if not plants:
         sys.exit(f"no such bug; there are: {', '.join(plant.name for plant in PLANTS)}")
 

@@ -48,12 +48,16 @@ void SimulatedCollectives::Join(const std::string& name, SimulatedWorker& worker
   Collective& collective = collectives_[name];
   collective.arrived.insert(worker.incarnation());
   bool all_alive = !collective.broken;
-  for (Incarnation member : collective.members) all_alive &= simulator_.Find(member) != nullptr;
+  if (collective.arrived.size() == 1) {  // who dies after that breaks it
+    for (Incarnation member : collective.members) all_alive &= simulator_.Find(member) != nullptr;
+  }
   if (!all_alive && !collective.split) {
     Stop(collective);
     return Fail(name, worker.incarnation(), kBrokenNs, "a peer is gone");
   }
-  for (Incarnation member : collective.members) collective.split |= Apart(worker.incarnation(), member);
+  if (simulator_.now_ns() < split_until_ns_) {
+    for (Incarnation member : collective.members) collective.split |= Apart(worker.incarnation(), member);
+  }
   if (!collective.split) return;
   Stop(collective);
   FailBySplit(name, worker.incarnation());
