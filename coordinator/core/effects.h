@@ -9,6 +9,7 @@
 #include <variant>
 #include <vector>
 
+#include "coordinator/core/shared_list.h"
 #include "coordinator/core/types.h"
 
 namespace accrue::core {
@@ -54,14 +55,14 @@ struct CheckpointOrder {
 struct Seal {
   Key key;
   Verdict verdict = Verdict::kReduce;
-  std::vector<Incarnation> members;  // rank order
+  SharedList<Incarnation> members;  // rank order
   std::string communicator;
   int64_t valid_tokens = 0;
   std::vector<uint64_t> bucket_checksums;
   std::vector<int> next_exponents;
   std::optional<CheckpointOrder> checkpoint;
   std::string reason;
-  std::vector<int64_t> final_buckets;  // of each member, in rank order; empty: none
+  SharedList<int64_t> final_buckets;  // of each member, in rank order; empty: none
   double loss_sum = 0;
   int64_t vanished_elements = 0;
 };

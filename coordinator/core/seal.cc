@@ -128,7 +128,9 @@ void Machine::SealWindow(Job& job, Totals totals) {
   seal.bucket_checksums = totals.bucket_checksums;
   seal.next_exponents = sealed.next_exponents;
   if (run.FinalBuckets() > 0) {
-    for (Incarnation member : job.members) seal.final_buckets.push_back(run.parts.at(member).final_buckets);
+    std::vector<int64_t> final_buckets;
+    for (Incarnation member : job.members) final_buckets.push_back(run.parts.at(member).final_buckets);
+    seal.final_buckets = std::move(final_buckets);
   }
   seal.reason = totals.non_finite          ? "a gradient is not finite"
                 : totals.valid_tokens == 0 ? "no target is valid"

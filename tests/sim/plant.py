@@ -150,7 +150,7 @@ def finding(output):
     seed = re.search(r"replay: .*--seed (\d+)", output)
     check = re.search(r"^.*ACCRUE_CHECK.*$|^.*[Cc]heck failed.*$", output, re.M)
     failed = re.search(r"^FAILED after .* s\n(.*)$", output, re.M)
-    what = failed.group(1) if failed else check.group(0) if check else output.strip().splitlines()[-1]
+    what = failed.group(1) if failed else check.group(0) if check else "the core ended the program"
     return seed.group(1) if seed else "?", re.sub(r"^seed \d+ ", "", what)[:120]
 
 
