@@ -1,6 +1,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -19,16 +21,30 @@ constexpr char kDescription[] =
     "\n"
     "  accrue run JOB.yaml --workers 2      train on this machine, in one command\n"
     "  accrue submit JOB.yaml               train on the workers of a coordinator (accrued)\n"
-    "  accrue watch JOB                     look at it while it runs";
+    "  accrue watch JOB                     look at it while it runs\n"
+    "\n"
+    "accrue COMMAND --help says what a command does, with an example.";
 
 constexpr char kExitCodes[] =
     "Exit codes: 0 ok, 1 error, 2 usage, 3 invalid job file, 4 not found, 5 refused, 6 coordinator "
     "unreachable,\n"
     "10 the job failed, 11 the job was cancelled.";
 
+// What is wrong with a coordinator's address; nothing when it can be one.
+std::string CheckAddress(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  int port = 0;
+  if (colon != std::string::npos && colon > 0 && absl::SimpleAtoi(address.substr(colon + 1), &port) && port > 0 &&
+      port < 65536) {
+    return "";
+  }
+  return absl::StrCat("expected HOST:PORT, such as 127.0.0.1:7437, here or in ACCRUE_COORDINATOR; found \"",
+                      Printable(address), "\"");
+}
+
 void RegisterVersionCommand(CLI::App& app, CommandContext& context) {
   CLI::App* const command = AddCommand(app, "version", "Print the version of this program.",
-                                       "accrue version\naccrue version -o json");
+                                       "accrue version\naccrue version -o json", /*asks_coordinator=*/false);
   command->callback([&context] {
     if (context.json()) {
       *context.out << nlohmann::ordered_json{{"version", kVersion}}.dump() << "\n";
@@ -71,6 +87,17 @@ std::vector<std::string> CommandsOf(const CLI::App& group) {
   return names;
 }
 
+// Those of the commands around it too, which may stand anywhere.
+std::vector<std::string> OptionsOf(const CLI::App& command) {
+  std::vector<std::string> names;
+  for (const CLI::App* app = &command; app != nullptr; app = app->get_parent()) {
+    for (const CLI::Option* const option : app->get_options()) {
+      for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+    }
+  }
+  return names;
+}
+
 // Where a group of commands is followed by a word that is none of them: a message with the nearest one, else nothing.
 // CLI11 itself would say that something was not expected, or print the group's help and be content.
 std::string UnknownCommand(const CLI::App& app) {
@@ -92,11 +119,26 @@ std::vector<std::string> Arguments(int argc, const char* const* argv) {
   return arguments;
 }
 
+// The first word that no option or argument takes: an option with the nearest name that there is.
+std::string Unexpected(const CLI::App& app, const CLI::App& command) {
+  const std::vector<std::string> rest = app.remaining(/*recurse=*/true);
+  for (const std::string& word : rest) {
+    const std::string name = word.substr(0, word.find('='));
+    if (name.size() < 2 || name[0] != '-') continue;
+    const std::string hint = spec::HintForUnknownWord(name, OptionsOf(command));
+    return absl::StrCat("unknown option \"", Printable(name), "\"", absl::StartsWith(hint, " (did") ? hint : "");
+  }
+  return absl::StrCat("unexpected argument \"", Printable(rest.empty() ? "" : rest.front()), "\"");
+}
+
 // What is wrong with the line, in one sentence, and where to read on.
 std::string UsageError(const CLI::App& app, const CLI::ParseError& error) {
   if (const std::string unknown = UnknownCommand(app); !unknown.empty()) return unknown;
   const CLI::App& command = Innermost(app);
   const std::vector<std::string> names = CommandsOf(command);
+  if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) {
+    return absl::StrCat(Unexpected(app, command), "; ", FullName(command), " --help says what is expected");
+  }
   if (!names.empty() && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
     return absl::StrCat(FullName(command), ": expected a command: ", absl::StrJoin(names, ", "), "; ", FullName(command),
                         " --help says what they do");
@@ -107,7 +149,7 @@ std::string UsageError(const CLI::App& app, const CLI::ParseError& error) {
 }  // namespace
 
 CLI::App* AddCommand(CLI::App& parent, const std::string& name, const std::string& description,
-                     const std::string& examples) {
+                     const std::string& examples, bool asks_coordinator) {
   CLI::App* const command = parent.add_subcommand(name, description);
   command->group("Commands");
   command->fallthrough();  // so that -o and --coordinator may stand anywhere
@@ -115,7 +157,8 @@ CLI::App* AddCommand(CLI::App& parent, const std::string& name, const std::strin
   std::string footer = "Example:\n";
   for (const absl::string_view line : absl::StrSplit(examples, '\n'))
     absl::StrAppend(&footer, "  ", line, "\n");
-  absl::StrAppend(&footer, "\n-o json prints JSON for programs; --coordinator HOST:PORT names the coordinator.");
+  absl::StrAppend(&footer, "\n-o json prints JSON for programs",
+                  asks_coordinator ? "; --coordinator HOST:PORT names the coordinator." : ".");
   command->footer(footer);
   return command;
 }
@@ -143,6 +186,7 @@ int RunClient(int argc, const char* const* argv, CommandContext& context) {
   app.add_option("--coordinator", context.coordinator, "The coordinator's address, HOST:PORT")
       ->envname("ACCRUE_COORDINATOR")
       ->type_name("HOST:PORT")
+      ->check(CheckAddress, "")
       ->capture_default_str();
   app.add_option("-o,--output-format", context.output_format, "text, or json for programs")
       ->check(CLI::IsMember({"text", "json"}))
@@ -164,6 +208,7 @@ int RunClient(int argc, const char* const* argv, CommandContext& context) {
 
   // Last, so that the commands do not inherit it.
   app.set_help_all_flag("--help-all", "Print the help of every command");
+  app.set_version_flag("--version", absl::StrCat("accrue ", kVersion), "Print the version");
 
   try {
     app.parse(Arguments(argc, argv));

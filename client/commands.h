@@ -49,7 +49,7 @@ struct CommandContext {
 
 // The subcommand with its help: what it does in a sentence, and an example or two.
 CLI::App* AddCommand(CLI::App& parent, const std::string& name, const std::string& description,
-                     const std::string& examples);
+                     const std::string& examples, bool asks_coordinator = true);
 
 void RegisterSpecCommands(CLI::App& app, CommandContext& context);  // submit, validate
 void RegisterJobCommands(CLI::App& app,

@@ -72,20 +72,25 @@ void RegisterPrepare(CLI::App& data, CommandContext& context) {
       data, "prepare", "Turn text into token shards, with a validation part held out by document.",
       "accrue data prepare /usr/include --include '*.h' --tokenizer sentencepiece --vocabulary 8192 --output "
       "data/headers\n"
-      "accrue data prepare questions.jsonl --tokenizer gpt2 --model gpt2-files --output data/questions");
+      "accrue data prepare questions.jsonl --tokenizer gpt2 --model gpt2-files --output data/questions",
+      /*asks_coordinator=*/false);
   const auto options = std::make_shared<PrepareOptions>();
   command
       ->add_option("INPUT", options->inputs,
                    "Files, folders, and JSONL files (text, or prompt and completion)")
       ->required();
-  command->add_option("--output", options->output, "Folder for shards, manifest and tokenizer")->required();
+  command->add_option("--output", options->output, "Folder for shards, manifest and tokenizer")
+      ->type_name("DIR")
+      ->required();
   command->add_option("--tokenizer", options->tokenizer, "bytes, sentencepiece or gpt2")
+      ->type_name("KIND")
       ->check(CLI::IsMember({"bytes", "sentencepiece", "gpt2"}))
       ->required();
   command->add_option(
       "--model", options->model,
       "A SentencePiece model file to use instead of training one, or the folder of GPT-2's vocab.json "
-      "and merges.txt");
+      "and merges.txt")
+      ->type_name("PATH");
   command->add_option("--vocabulary", options->vocabulary, "Pieces of a SentencePiece model that is trained")
       ->capture_default_str();
   command
@@ -93,12 +98,17 @@ void RegisterPrepare(CLI::App& data, CommandContext& context) {
       ->capture_default_str();
   command->add_option(
       "--include", options->include,
-      "Only files of folders whose name matches (* and ?; with a slash, whose path there does)");
+      "Only files of folders whose name matches (* and ?; with a slash, whose path there does); may be given more "
+      "than once (default: every text file)")
+      ->type_name("PATTERN");
   command
       ->add_option("--validation-fraction", options->validation_fraction,
                    "Share of documents to hold out, 0 to 0.5")
       ->capture_default_str();
-  command->add_option("--seed", options->seed, "Which documents are held out")->capture_default_str();
+  command
+      ->add_option("--seed", options->seed,
+                   "Which documents are held out, which lines a SentencePiece model is trained on")
+      ->capture_default_str();
   command->add_option("--shard-tokens", options->shard_tokens, "Tokens in a shard, which is built in memory")
       ->capture_default_str();
   command
@@ -111,7 +121,8 @@ void RegisterPrepare(CLI::App& data, CommandContext& context) {
 void RegisterInspect(CLI::App& data, CommandContext& context) {
   CLI::App* const command = AddCommand(
       data, "inspect", "Show what shards hold, and check them against their manifest.",
-      "accrue data inspect data/headers\naccrue data inspect data/headers/train-00000.bin -o json");
+      "accrue data inspect data/headers\naccrue data inspect data/headers/train-00000.bin -o json",
+      /*asks_coordinator=*/false);
   struct Options {
     std::string path;
     int64_t first_tokens = 16;
@@ -133,7 +144,7 @@ void RegisterBigram(CLI::App& data, CommandContext& context) {
   CLI::App* const command =
       AddCommand(data, "bigram",
                  "Print the validation loss of a smoothed bigram model, in nats a token: a mark to beat.",
-                 "accrue data bigram data/headers\naccrue data bigram data/headers -o json");
+                 "accrue data bigram data/headers\naccrue data bigram data/headers -o json", /*asks_coordinator=*/false);
   const auto directory = std::make_shared<std::string>();
   command->add_option("DIR", *directory, "A folder that `data prepare` made")->required();
   command->callback([&context, directory] {

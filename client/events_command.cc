@@ -108,7 +108,7 @@ void RegisterEventsCommand(CLI::App& app, CommandContext& context) {
       "accrue events headers\naccrue events headers --no-follow -o json > ledger.jsonl");
   const auto options = std::make_shared<EventsOptions>();
   command->add_option("JOB", options->job, "The job's id, or its name (the newest of that name)")->required();
-  command->add_option("--from", options->first_sequence, "Begin with this entry's number")
+  command->add_option("--from", options->first_sequence, "Begin with the entry of this number (default: 1)")
       ->check(CLI::NonNegativeNumber);
   const auto follow = std::make_shared<bool>(false), stop = std::make_shared<bool>(false);
   CLI::Option* const no_follow = command->add_flag("--no-follow", *stop, "End after the entries that are there");

@@ -153,17 +153,39 @@ ordered_json ToJson(const Message& message) {
   return object;
 }
 
+std::string FormatFields(const ordered_json& object, const std::string& indent) {
+  std::string text;
+  for (const auto& [name, value] : object.items()) {
+    absl::StrAppend(&text, indent, name, ":");
+    if (value.is_object()) {
+      absl::StrAppend(&text, "\n", FormatFields(value, indent + "  "));
+    } else {
+      absl::StrAppend(&text, " ", value.dump(-1, ' ', false, ordered_json::error_handler_t::replace), "\n");
+    }
+  }
+  return text;
+}
+
+namespace {
+
+// Not a digest or a job's name that begins with a digit: they have more letters than a unit.
+bool LooksNumeric(const std::string& cell) {
+  const bool digit = cell.empty() || cell[0] == '-' || absl::ascii_isdigit(static_cast<unsigned char>(cell[0]));
+  const auto letter = [](unsigned char c) { return absl::ascii_isalpha(c); };
+  return digit && std::count_if(cell.begin(), cell.end(), letter) <= 4;
+}
+
+}  // namespace
+
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows) {
   std::vector<int> widths;
-  std::vector<bool> numeric;  // every cell below the title begins like a number, or is empty
+  std::vector<bool> numeric;  // every cell below the title is a number, perhaps with a unit, or is empty
   for (size_t r = 0; r < rows.size(); ++r) {
     for (size_t c = 0; c < rows[r].size(); ++c) {
       if (widths.size() <= c) widths.push_back(0), numeric.push_back(true);
       const std::string& cell = rows[r][c];
       widths[c] = std::max(widths[c], Columns(cell));
-      const bool digit =
-          cell.empty() || cell[0] == '-' || absl::ascii_isdigit(static_cast<unsigned char>(cell[0]));
-      if (r > 0 && !digit) numeric[c] = false;
+      if (r > 0 && !LooksNumeric(cell)) numeric[c] = false;
     }
   }
   std::string table;

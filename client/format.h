@@ -27,6 +27,9 @@ bool HasEnded(v1::JobState state);
 // absent optional fields and numbers that are not finite as null. A JobSpec as CanonicalJson has it.
 nlohmann::ordered_json ToJson(const google::protobuf::Message& message);
 
+// The fields of an object as an indented block of YAML.
+std::string FormatFields(const nlohmann::ordered_json& object, const std::string& indent);
+
 // Columns as wide as their widest cell, two spaces apart, the first row being their titles; columns of
 // numbers to the right.
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows);

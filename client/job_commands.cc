@@ -91,7 +91,7 @@ void Describe(CommandContext& context, const std::string& job) {
   *context.out << "data          " << shards(response->job().train_size()) << ", " << FormatCount(tokens) << " tokens; "
                << shards(response->job().validation_size()) << " for validation\n";
   if (!response->workers().empty()) *context.out << "\n" << WorkersTable(response->workers());
-  *context.out << "\nspec          " << CanonicalJson(response->job().spec()) << "\n";
+  *context.out << "\nspec\n" << FormatFields(ToJson(response->job().spec()), "  ");
 }
 
 // Of a run's folder, without a coordinator. A checkpoint has a manifest only once its files were verified.
@@ -114,6 +114,9 @@ absl::StatusOr<v1::ListCheckpointsResponse> LocalCheckpoints(CommandContext& con
 }
 
 void CheckpointList(CommandContext& context, const std::string& job) {
+  if (!NamesFolder(*context.file_system, job) && job.find('/') != std::string::npos) {
+    return context.Fail(kExitNotFound, absl::StrCat(job, ": no such folder; expected a run's output folder, or a job"));
+  }
   const absl::StatusOr<v1::ListCheckpointsResponse> response = NamesFolder(*context.file_system, job)
                                                                    ? LocalCheckpoints(context, job)
                                                                    : context.Connect()->ListCheckpoints(job);

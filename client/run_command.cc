@@ -427,7 +427,8 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
                  "them at the end. "
                  "Run it again to go on from the newest checkpoint. Ctrl-C writes a checkpoint, then stops.",
                  "accrue run job.yaml --workers 2\naccrue run job.yaml --output runs/try -o json\n"
-                 "accrue run job.yaml --output runs/try --resume-from 500");
+                 "accrue run job.yaml --output runs/try --resume-from 500",
+                 /*asks_coordinator=*/false);
   const auto options = std::make_shared<RunOptions>();
   run->add_option("JOB.yaml", options->path, "The job file; its paths are relative to it")->required();
   run->add_option("--workers", options->workers,
@@ -443,7 +444,7 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
   CLI::Option* const resume_from =
       run->add_option("--resume-from", options->resume_from, "Go back to the checkpoint of this window")
           ->check(CLI::NonNegativeNumber);
-  run->add_option("--until", options->until, "Stop, with a checkpoint, after this many windows")
+  run->add_option("--until", options->until, "Stop, with a checkpoint, once this many windows of the job are done (default: all)")
       ->check(CLI::PositiveNumber);
   run->add_flag("--fresh", options->fresh, "Discard what the folder holds of this job")
       ->excludes(resume_from);

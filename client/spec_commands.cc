@@ -27,25 +27,12 @@ std::vector<std::string> WarningsAbout(CommandContext& context, const JobFile& f
   const auto check = [&](absl::string_view name, const auto& patterns) {
     for (const std::string& pattern : patterns) {
       if (Glob(*context.file_system, JoinPath(file.directory, pattern)).ok()) continue;
-      warnings.push_back(absl::StrCat(name, ": nothing matches ", pattern, " relative to the job file"));
+      warnings.push_back(absl::StrCat(name, ": nothing matches ", pattern, " relative to the job file (submit looks under the coordinator's data roots)"));
     }
   };
   check("data.train", spec.data().train());
   check("data.validation", spec.data().validation());
   return warnings;
-}
-
-// Every field of a message as an indented block of YAML, defaults included.
-void PrintSpec(std::ostream& out, const ordered_json& object, const std::string& indent) {
-  for (const auto& [name, value] : object.items()) {
-    out << indent << name << ":";
-    if (value.is_object()) {
-      out << "\n";
-      PrintSpec(out, value, indent + "  ");
-    } else {
-      out << " " << value.dump() << "\n";
-    }
-  }
 }
 
 ordered_json JsonOf(const MemoryEstimate& memory) {
@@ -125,7 +112,7 @@ void Validate(CommandContext& context, const std::string& path, bool only_estima
   for (const std::string& warning : warnings) context.Warn(warning);
   if (only_estimate) return PrintMemory(*context.out, spec, *memory);
   *context.out << path << " is valid. With every default:\n\n";
-  PrintSpec(*context.out, ToJson(spec), "  ");
+  *context.out << FormatFields(ToJson(spec), "  ");
   *context.out << "\nA window has " << FormatCount(UnitsPerWindow(spec)) << " units";
   if (shaped) {
     *context.out << " and " << FormatCount(TokensPerWindow(spec)) << " tokens; the model has "
@@ -173,7 +160,8 @@ void RegisterSpecCommands(CLI::App& app, CommandContext& context) {
   CLI::App* const validate = AddCommand(app, "validate",
                                         "Check a job file without running it: all errors at once, each with "
                                         "line and column; then every default, and the memory that a worker needs.",
-                                        "accrue validate job.yaml\naccrue validate --estimate job.yaml");
+                                        "accrue validate job.yaml\naccrue validate --estimate job.yaml",
+                                        /*asks_coordinator=*/false);
   const auto path = std::make_shared<std::string>();
   validate->add_option("JOB.yaml", *path, "The job file")->required();
   const auto estimate = std::make_shared<bool>(false);
@@ -192,12 +180,11 @@ void RegisterSpecCommands(CLI::App& app, CommandContext& context) {
   submit
       ->add_option("--output", options->output,
                    "Folder for checkpoints and windows.jsonl; it resumes what the folder holds of this job. "
-                   "Without it, "
-                   "a folder of the coordinator's")
+                   "Default: a folder of the coordinator's, which accrue describe names")
       ->type_name("DIR");
   submit->add_option("--resume-from", options->resume_from, "Resume from the checkpoint of this window")
       ->check(CLI::NonNegativeNumber);
-  submit->add_option("--until", options->until, "Stop, with a checkpoint, after this many windows")
+  submit->add_option("--until", options->until, "Stop, with a checkpoint, once this many windows of the job are done (default: all)")
       ->check(CLI::PositiveNumber);
   submit->add_flag("--fresh", options->fresh, "Discard what the output folder holds of this job");
   submit->add_flag("--watch", options->watch, "Follow the job until it ends");

@@ -130,7 +130,7 @@ void RegisterWatchCommands(CLI::App& app, CommandContext& context) {
                  "accrue watch headers\naccrue watch headers --from 500 --every 10 > log.txt");
   add_job(watch);
   const auto options = std::make_shared<WatchOptions>();
-  watch->add_option("--from", options->first_window, "Begin with this window")->check(CLI::NonNegativeNumber);
+  watch->add_option("--from", options->first_window, "Begin with this window, counted from 0 (default: 0)")->check(CLI::NonNegativeNumber);
   watch
       ->add_option("--every", options->every,
                    "Plain lines: print every Nth window (default: about a hundred lines)")
@@ -138,11 +138,11 @@ void RegisterWatchCommands(CLI::App& app, CommandContext& context) {
   watch->callback([&context, job, options] { WatchJob(context, *context.Connect(), *job, *options); });
 
   CLI::App* const wait = AddCommand(
-      app, "wait", "Wait in silence until a job ends; the exit code says how: 0, 10 failed, 11 cancelled.",
+      app, "wait", "Wait in silence until a job ends; the exit code says how: 0 succeeded, 10 failed, 11 cancelled.",
       "accrue wait headers && accrue export headers weights");
   add_job(wait);
   const auto timeout = std::make_shared<std::optional<double>>();
-  wait->add_option("--timeout", *timeout, "Give up after this many seconds, with exit code 1")
+  wait->add_option("--timeout", *timeout, "Give up after this many seconds, with exit code 1 (default: never)")
       ->check(CLI::PositiveNumber);
   wait->callback([&context, job, timeout] { Wait(context, *job, *timeout); });
 }

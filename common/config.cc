@@ -102,8 +102,11 @@ std::optional<int> DaemonOptions::Parse(int argc, const char* const* argv) {
   } catch (const CLI::Success& success) {
     return app_.exit(success);  // --help, --version: printed on standard output
   } catch (const CLI::ParseError& error) {
-    std::cerr << app_.get_name() << ": " << error.what() << "\nRun \"" << app_.get_name()
-              << " --help\" for its options.\n";
+    const std::vector<std::string> rest = app_.remaining();
+    const bool extra = dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr && !rest.empty();
+    std::cerr << app_.get_name() << ": "
+              << (extra ? "unknown option or argument \"" + rest.front() + "\"" : std::string(error.what())) << "\nRun \""
+              << app_.get_name() << " --help\" for its options.\n";
     return kUsageExitCode;
   }
   const absl::StatusOr<LogLevel> level = ParseLogLevel(log_level_);

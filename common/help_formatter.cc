@@ -75,6 +75,7 @@ std::string HelpFormatter::make_description(const CLI::App* app) const {
 std::string HelpFormatter::make_option(const CLI::Option* option, bool is_positional) const {
   std::string description = option->get_description();
   const std::string standard = option->get_default_str();
+  if (option->get_required() && !is_positional) absl::StrAppend(&description, " (required)");
   if (!standard.empty() && standard != "\"\"") absl::StrAppend(&description, " (default: ", standard, ")");
   if (!option->get_envname().empty())
     absl::StrAppend(&description, "; or the environment's ", option->get_envname());

@@ -3,12 +3,14 @@
 #include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
+#include <optional>
 #include <sstream>
 #include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 namespace accrue::spec {
 namespace {
@@ -156,6 +158,20 @@ bool CheckText(absl::string_view text, Problems& problems) {
   return true;
 }
 
+// The first tab, up to this line, in the space before a line's text: what the library says of it is hard to understand.
+std::optional<SourceMark> TabThatIndents(absl::string_view text, int last_line) {
+  int line = 1;
+  for (const absl::string_view content : absl::StrSplit(text, '\n')) {
+    if (line > last_line) break;
+    const size_t first = content.find_first_not_of(' ');
+    if (first != absl::string_view::npos && content[first] == '\t') {
+      return SourceMark{line, static_cast<int>(first) + 1};
+    }
+    ++line;
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 bool ReadYaml(absl::string_view text, YamlNode& root, Problems& problems) {
@@ -181,6 +197,10 @@ bool ReadYaml(absl::string_view text, YamlNode& root, Problems& problems) {
   } catch (const YAML::Exception& error) {
     // The library's marks are null for a few errors.
     const SourceMark mark = error.mark.is_null() ? SourceMark{} : MarkOf(error.mark);
+    if (const std::optional<SourceMark> tab = TabThatIndents(text, mark.line); tab.has_value()) {
+      problems.AddAt(*tab, "not valid YAML: a tab cannot indent, write spaces");
+      return false;
+    }
     problems.AddAt(mark, absl::StrCat("not valid YAML: ", error.msg));
     return false;
   }

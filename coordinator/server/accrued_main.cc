@@ -55,13 +55,19 @@ int main(int argc, char** argv) {
   std::string ready_file;
   accrue::DaemonOptions options("accrued", "The coordinator: hands out work, decides what counts, keeps the record.");
   CLI::App& app = options.app();
-  app.add_option("--listen", server_options.listen, "Loopback address for gRPC; port 0: any")->capture_default_str();
-  app.add_option("--http", server_options.http, "Loopback address for metrics, health and the status page; or none")
+  app.add_option("--listen", server_options.listen, "Loopback address for gRPC; port 0: any")
+      ->type_name("HOST:PORT")
       ->capture_default_str();
-  app.add_option("--state", server_options.state_directory, "Folder for the journal, locked while in use")
+  app.add_option("--http", server_options.http, "Loopback address for metrics, health and the status page; or none")
+      ->type_name("HOST:PORT")
+      ->capture_default_str();
+  app.add_option("--state", server_options.state_directory, "Folder for the journal, and for jobs submitted without --output; locked while in use")
+      ->type_name("DIR")
       ->capture_default_str();
   app.add_option("--data-root", server_options.data_roots,
-                 "Folder under which submitted jobs find data and weights; may be given more than once");
+                 "Folder under which submitted jobs find data and weights; may be given more than once. Without one "
+                 "no job can be submitted with accrue submit")
+      ->type_name("DIR");
   app.add_option("--worker-timeout", server_options.worker_timeout_seconds,
                  "Seconds of silence after which a worker is given up")
       ->capture_default_str()
@@ -74,14 +80,18 @@ int main(int argc, char** argv) {
                  "Seconds of standing still (a disk that does not answer, say) after which accrued ends itself, with code "
                  "75, to be started again")
       ->capture_default_str()
-      ->check(CLI::Range(0.1, 1e6));
-  app.add_option("--ready-file", ready_file, "Written, as JSON with addresses and process id, once serving");
+      ->check(CLI::Range(0.1, 1e6))
+      ->type_name("SECONDS");
+  app.add_option("--ready-file", ready_file, "Written, as JSON with addresses and process id, once serving")
+      ->type_name("FILE");
   std::vector<std::string> faults;
   app.add_option("--fault", faults,
-                 "NAME[@WINDOW][#N]=kill|stop|exit|hang|error: for tests of recovery, fail at this point");
+                 "NAME[@WINDOW][#N][=kill|stop|exit|hang|error]: for tests of recovery, fail at this point")
+      ->type_name("POINT");
   std::string fault_once;
   app.add_option("--fault-once", fault_once,
-                 "Folder in which processes mark the faults that were made, so that each is made once");
+                 "Folder in which processes mark the faults that were made, so that each is made once")
+      ->type_name("DIR");
   bool list_fault_points = false;
   app.add_flag("--list-fault-points", list_fault_points, "Print the points that --fault knows");
   if (const std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;

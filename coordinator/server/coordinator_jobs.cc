@@ -186,7 +186,7 @@ absl::StatusOr<v1::JobStatus> Coordinator::Steer(const std::string& job,
     const v1::JobStatus before = StatusOfRun(*run);
     if (!run->in_core || IsTerminal(run->record.state) || !run->failure.empty()) {
       return absl::FailedPreconditionError(absl::StrCat("job ", run->record.id, " is over: ",
-                                                        v1::JobState_Name(before.state()), ", ", before.reason()));
+                                                        JobStateName(before.state()), ": ", before.reason()));
     }
     const core::Event steering = event(run->record.id);
     ACCRUE_RETURN_IF_ERROR(Remember(*run, steering));

@@ -102,7 +102,7 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
 
   // ---- gRPC ----
   void OnReadDone(bool ok) override {
-    if (!ok) return End("the worker closed its stream");
+    if (!ok) return End("its connection ended");
     if (!joining_) {
       joining_ = true;
       return OnHello();
@@ -164,7 +164,7 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
       done = done_;
     }
     // The stream may have ended while the join was in the queue.
-    if (done) return coordinator_.Left(incarnation, "the worker closed its stream");
+    if (done) return coordinator_.Left(incarnation, "its connection ended");
     ReadNext();
   }
 
@@ -212,7 +212,7 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish is called
   bool done_ ABSL_GUARDED_BY(mutex_) = false;
   grpc::Status end_status_ ABSL_GUARDED_BY(mutex_);
-  std::string reason_ ABSL_GUARDED_BY(mutex_) = "the worker closed its stream";
+  std::string reason_ ABSL_GUARDED_BY(mutex_) = "its connection ended";
 };
 
 class WorkerServiceImpl : public v1::WorkerService::CallbackService {

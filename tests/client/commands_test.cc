@@ -71,7 +71,13 @@ TEST_F(CommandsTest, UnknownCommand_EvenWithHelp_ExitCode2AndTheNearestOne) {
        "accrue data: expected a command: prepare, inspect, bigram; accrue data --help says what they do"},
       {{"data", "inspect"}, "PATH is required; accrue data inspect --help says what is expected"},
       {{"list", "--colour"},
-       "The following argument was not expected: --colour; accrue list --help says what is expected"}};
+       "unknown option \"--colour\"; accrue list --help says what is expected"},
+      {{"run", "job.yaml", "--worker", "2"},
+       "unknown option \"--worker\" (did you mean \"--workers\"?); accrue run --help says what is expected"},
+      {{"list", "headers"}, "unexpected argument \"headers\"; accrue list --help says what is expected"},
+      {{"list", "--coordinator", "somewhere"},
+       "--coordinator: expected HOST:PORT, such as 127.0.0.1:7437, here or in ACCRUE_COORDINATOR; found \"somewhere\"; "
+       "accrue list --help says what is expected"}};
   for (const auto& [arguments, error] : cases) {
     const ClientResult result = RunAccrue(arguments);
     EXPECT_EQ(result.exit_code, 2) << error;
@@ -155,7 +161,7 @@ TEST_F(CommandsTest, Describe_StateAndSpec) {
       HasSubstr(
           "job           headers-1 (headers)\nstate         running: 2 workers\nwindow        2 of 4\n"));
   EXPECT_THAT(result.out, HasSubstr("digest        0123456789abcdef0123456789abcdef\n"));
-  EXPECT_THAT(result.out, HasSubstr("spec          {\"name\":\"headers\"}\n"));
+  EXPECT_THAT(result.out, HasSubstr("spec\n  name: \"headers\"\n"));
   EXPECT_EQ(json::parse(Run({"describe", "headers", "-o", "json"}).out)["job"]["spec"]["name"], "headers");
 }
 

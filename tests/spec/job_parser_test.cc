@@ -222,6 +222,8 @@ TEST(ParseJob, NotYaml_PlaceOfTheFault) {
             "j:1:1: expected a mapping of fields such as name: headers, found \"just text\"");
   EXPECT_THAT(std::string(ParseJob("name: [a\nseed: 1", "j").status().message()),
               HasSubstr("not valid YAML"));
+  EXPECT_EQ(ParseJob("name: a\nmodel:\n\tarchitecture: gpt2\n", "j").status().message(),
+            "j:3:1: not valid YAML: a tab cannot indent, write spaces");
   EXPECT_EQ(ParseJob("name: a\n---\nname: b\n", "j").status().message(),
             "j:1:1: expected one YAML document, found another after \"---\": write one job a file");
   EXPECT_EQ(ParseJob(std::string("name: a\nseed: \0", 15), "j").status().message(),
