@@ -122,7 +122,8 @@ void Machine::OnWindowComputed(const WindowComputed& event) {
   // Units leased to it since it wrote this are still to come, and another manifest with them.
   if (run->Finished(event.from))
     run->MarkComputed(event.from, event.parameter_hash, event.local_gradient_norm);
-  if (!run->audits.settled()) run->audits.ReviewAll();  // its parameter hash may tell who is right
+  // Parameter hashes may tell who is right, once everybody's is known.
+  if (!run->audits.settled() && run->computed == static_cast<int64_t>(job.members.size())) run->audits.ReviewAll();
 }
 
 }  // namespace accrue::core

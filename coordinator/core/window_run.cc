@@ -51,19 +51,22 @@ std::string WindowRun::CheckManifest(Incarnation worker, const std::vector<Bucke
 }
 
 std::string WindowRun::CheckUnits(Incarnation worker, const std::vector<UnitRange>& ranges, int64_t expected) const {
-  std::vector<bool> seen(reports.size(), false);
-  int64_t units = 0;
-  for (const UnitRange& range : ranges) {
+  std::vector<UnitRange> ascending = ranges;
+  std::sort(ascending.begin(), ascending.end(),
+            [](const UnitRange& a, const UnitRange& b) { return a.first < b.first; });
+  int64_t units = 0, next = 0;
+  for (const UnitRange& range : ascending) {
     if (range.first < 0 || range.count < 1 || range.first > leases.size() - range.count) {
       return absl::StrCat("names units from ", range.first, ", ", range.count, " of them; the window has ",
                           leases.size());
     }
-    for (int64_t unit = range.first; unit < range.first + range.count; ++unit, ++units) {
+    if (range.first < next) return absl::StrCat("holds unit ", range.first, " twice");
+    next = range.first + range.count;
+    units += range.count;
+    for (int64_t unit = range.first; unit < next; ++unit) {
       if (!leases.Holds(worker, unit) || !leases.Done(unit)) {
         return absl::StrCat("holds unit ", unit, ", which this worker did not report under a lease");
       }
-      if (seen[static_cast<size_t>(unit)]) return absl::StrCat("holds unit ", unit, " twice");
-      seen[static_cast<size_t>(unit)] = true;
     }
   }
   if (units == expected) return "";
