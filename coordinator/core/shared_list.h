@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -17,6 +18,7 @@ class SharedList {
 
   SharedList() : SharedList(std::vector<T>()) {}
   SharedList(std::vector<T> list) : list_(std::make_shared<const std::vector<T>>(std::move(list))) {}  // NOLINT
+  SharedList(std::initializer_list<T> list) : SharedList(std::vector<T>(list)) {}
   operator const std::vector<T>&() const { return *list_; }  // NOLINT
   const_iterator begin() const { return list_->begin(); }
   const_iterator end() const { return list_->end(); }
