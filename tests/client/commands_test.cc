@@ -169,7 +169,7 @@ TEST_F(CommandsTest, WorkersAndCheckpoints_Tables) {
   EXPECT_THAT(Run({"workers"}).out,
               HasSubstr("host:42            7  computing  headers-1  cpu     31.5 ms"));
   EXPECT_EQ(Run({"checkpoint", "list", "headers"}).out,
-            "WINDOW  VERIFIED     SIZE  WRITTEN                            DIGEST  FOLDER\n"
+            "WINDOW  VERIFIED     SIZE  WRITTEN  DIGEST                            FOLDER\n"
             "     2  yes       3.0 MiB        -  0123456789abcdef0123456789abcdef  "
             "/out/checkpoints/window-00000002\n");
 }
