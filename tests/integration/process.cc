@@ -67,25 +67,41 @@ int Process::Wait() {
   return exit_code_;
 }
 
-void Process::WaitForLog(const std::string& text, int times) const {
+template <typename Done>
+void Process::WaitUntilLog(const Done& done, const std::string& what) const {
   const int watch = inotify_init1(IN_CLOEXEC);
   inotify_add_watch(watch, log_path_.c_str(), IN_MODIFY);
-  const auto count = [&] {
-    const std::string log = Log();
-    int found = 0;
-    for (size_t at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) ++found;
-    return found;
-  };
-  while (count() < times) {
+  while (!done(Log())) {
     pollfd changed{watch, POLLIN, 0};
     if (poll(&changed, 1, kLongestEndMs) != 1) {
-      ADD_FAILURE() << "it never wrote \"" << text << "\" " << times << " times, but:\n" << Log();
+      ADD_FAILURE() << "it never wrote " << what << ", but:\n" << Log();
       break;
     }
     char events[4096];
     if (read(watch, events, sizeof(events)) < 0) break;
   }
   close(watch);
+}
+
+void Process::WaitForLog(const std::string& text, int times) const {
+  const auto done = [&](const std::string& log) {
+    int found = 0;
+    for (size_t at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) ++found;
+    return found >= times;
+  };
+  WaitUntilLog(done, "\"" + text + "\" " + std::to_string(times) + " times");
+}
+
+std::string Process::WaitForOneOf(const std::vector<std::string>& texts) const {
+  std::string seen;
+  const auto done = [&](const std::string& log) {
+    for (const std::string& text : texts) {
+      if (seen.empty() && log.find(text) != std::string::npos) seen = text;
+    }
+    return !seen.empty();
+  };
+  WaitUntilLog(done, "any of \"" + texts.front() + "\" and others");
+  return seen;
 }
 
 std::string Process::Log() const {

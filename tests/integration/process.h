@@ -24,8 +24,13 @@ class Process {
   std::string Log() const;
   // Waits until it has written `text`, `times` times over. Fails the test after a long time.
   void WaitForLog(const std::string& text, int times = 1) const;
+  // Waits until it has written one of them: the first of these. Fails the test after a long time.
+  std::string WaitForOneOf(const std::vector<std::string>& texts) const;
 
  private:
+  template <typename Done>
+  void WaitUntilLog(const Done& done, const std::string& what) const;
+
   pid_t pid_ = -1;  // -1 once reaped
   int exit_code_ = -1;
   std::string log_path_;
