@@ -76,7 +76,7 @@ class SupervisorTest(CliTest):
         os.kill(self.victim(running, "accrue-worker"), signal.SIGKILL)
         self.kill(running, "accrued")
         result = self.finish(running)
-        self.assertEqual((result["worker_restarts"], result["coordinator_restarts"]), (1, 1))
+        self.assertEqual((result["worker_restarts"], result["coordinator_restarts"]), (1, 1), running.text("err"))
 
     def test_interrupt_while_the_coordinator_is_away(self):
         running = self.start_run()
