@@ -3,9 +3,13 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <string>
+#include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/commands.h"
 #include "client/format.h"
 #include "client/job_client.h"
@@ -19,6 +23,9 @@ struct EventsOptions {
   std::string job;
   int64_t first_sequence = 0;
   bool follow = true;
+  std::vector<std::string> kinds;  // none: all
+
+  bool Shows(const v1::LedgerEntry& entry) const { return kinds.empty() || absl::c_linear_search(kinds, entry.kind()); }
 };
 
 // The detail is JSON already; what is none is shown as it is.
@@ -56,6 +63,17 @@ class LedgerReader {
     const absl::StatusOr<v1::DescribeResponse> job = client_->Describe(options_.job);
     if (!job.ok()) return job.status();
     id_ = job->status().job_id();  // a newer job may take the name meanwhile
+    if (absl::Status status = Follow(); !status.ok()) return status;
+    for (const std::string& kind : options_.kinds) {
+      if (seen_kinds_.count(kind) > 0) continue;
+      context_.Warn(absl::StrCat("no entry is of kind \"", kind, "\"; the kinds here are: ",
+                                 absl::StrJoin(seen_kinds_, ", ")));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status Follow() {
     int pause_ms = kFirstPauseMs;
     while (true) {
       const int64_t before = next_;
@@ -70,7 +88,6 @@ class LedgerReader {
     }
   }
 
- private:
   absl::Status ReadOneStream() {
     const auto stream = client_->Events(id_, next_, options_.follow);
     v1::EventsResponse response;
@@ -80,9 +97,14 @@ class LedgerReader {
       lost_ = false;
       if (entry.sequence() < next_) continue;  // told before
       next_ = entry.sequence() + 1;
-      *context_.out << (context_.json() ? JsonOf(entry).dump() : EventLine(entry)) << std::endl;
+      seen_kinds_.insert(entry.kind());
+      if (options_.Shows(entry)) Show(entry);
     }
     return stream->Finish();
+  }
+
+  void Show(const v1::LedgerEntry& entry) {
+    *context_.out << (context_.json() ? JsonOf(entry).dump() : EventLine(entry)) << std::endl;
   }
 
   bool JobIsOver() {
@@ -95,6 +117,7 @@ class LedgerReader {
   const std::unique_ptr<JobClient> client_;
   std::string id_;
   int64_t next_;
+  std::set<std::string> seen_kinds_;
   bool lost_ = false;
 };
 
@@ -105,11 +128,14 @@ void RegisterEventsCommand(CLI::App& app, CommandContext& context) {
       app, "events",
       "Follow a job's ledger until the job ends: every decision (members, plans, moves, seals, aborts, replays, audits, "
       "commits, checkpoints, states) with its reason.",
-      "accrue events headers\naccrue events headers --no-follow -o json > ledger.jsonl");
+      "accrue events headers\naccrue events headers --no-follow --kind worker,epoch\naccrue events headers --no-follow -o json > ledger.jsonl");
   const auto options = std::make_shared<EventsOptions>();
   command->add_option("JOB", options->job, "The job's id, or its name (the newest of that name)")->required();
   command->add_option("--from", options->first_sequence, "Begin with the entry of this number (default: 1)")
       ->check(CLI::NonNegativeNumber);
+  command->add_option("--kind", options->kinds, "Show only entries of this kind, such as commit or worker; may be repeated, or KIND,KIND")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   const auto follow = std::make_shared<bool>(false), stop = std::make_shared<bool>(false);
   CLI::Option* const no_follow = command->add_flag("--no-follow", *stop, "End after the entries that are there");
   command->add_flag("--follow", *follow, "Go on with new entries until the job ends: the default")->excludes(no_follow);

@@ -1,9 +1,6 @@
 #include "common/watchdog.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdio>
 #include <utility>
 
 namespace accrue {
@@ -13,11 +10,6 @@ constexpr int kLooks = 5;  // within a limit
 constexpr absl::Duration kLongestLook = absl::Seconds(1);
 
 }  // namespace
-
-void EndStandingProcess(const std::string& what) {
-  std::fprintf(stderr, "%s: this process ends with code %d, to be started again\n", what.c_str(), kStandsStillExitCode);
-  _exit(kStandsStillExitCode);
-}
 
 Watchdog::Watchdog(End end) : end_(std::move(end)), thread_([this] { Run(); }) {}
 

@@ -17,9 +17,6 @@
 
 namespace accrue {
 
-// BSD's EX_TEMPFAIL: a supervisor starts what exits with this code again at once.
-inline constexpr int kStandsStillExitCode = 75;
-
 class Watchdog {
  public:
   using End = std::function<void(const std::string& what)>;
@@ -45,8 +42,5 @@ class Watchdog {
   int64_t heard_ ABSL_GUARDED_BY(mutex_) = 0;  // calls of the watched thread
   std::thread thread_;                         // last: it uses all of the above
 };
-
-// Says what stands still, and ends the process at once with kStandsStillExitCode. Destructors would wait for the thread.
-[[noreturn]] void EndStandingProcess(const std::string& what);
 
 }  // namespace accrue

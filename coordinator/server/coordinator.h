@@ -27,6 +27,7 @@
 #include "accrue/v1/worker.pb.h"
 #include "common/clock.h"
 #include "common/file_system.h"
+#include "common/end_process.h"
 #include "common/watchdog.h"
 #include "coordinator/core/core.h"
 #include "coordinator/journal/journal.h"
@@ -47,7 +48,7 @@ struct CoordinatorOptions {
   const Clock* clock = &Clock::Real();
   FileSystem* file_system = &FileSystem::Real();
   int64_t stall_ms = 30'000;  // for which the event loop may stand still; then end_process is called
-  Watchdog::End end_process = EndStandingProcess;
+  Watchdog::End end_process = EndProcess;
 };
 
 class Coordinator {

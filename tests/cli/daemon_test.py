@@ -142,6 +142,10 @@ class DaemonTest(CliTest):
                          [(6, result["digest"], True)])
         kinds = [json.loads(line)["kind"] for line in self.accrue("events", job_id, "-o", "json").out.splitlines()]
         self.assertIn("commit", kinds)
+        chosen = self.accrue("events", job_id, "--kind", "commit,nonsense", "-o", "json")
+        self.assertEqual([json.loads(line)["kind"] for line in chosen.out.splitlines()],
+                         [kind for kind in kinds if kind == "commit"])
+        self.assert_says(chosen.err, "nonsense", "the kinds here are: ", "seal")
         watched = [json.loads(line) for line in self.accrue("watch", job_id, "-o", "json").out.splitlines()]
         self.assertEqual([one["window"] for one in watched if one["type"] == "window"], list(range(6)))
         self.accrue("cancel", job_id, code=harness.REFUSED)

@@ -87,12 +87,14 @@ absl::Status GlooMesh::CreatePairs(int64_t deadline_ms) {
   if (stopped()) return absl::AbortedError("stopped");
   try {
     const int64_t connect_ms = std::min(deadline_ms, kConnectBaseMs + kConnectPerMemberMs * size);
-    transportContext_ = device_->createContext(rank, size);
-    transportContext_->setTimeout(std::chrono::milliseconds(std::max<int64_t>(connect_ms / kConnectTimeoutFactor, 1)));
+    std::shared_ptr<gloo::transport::Context> transport = device_->createContext(rank, size);
+    transport->setTimeout(std::chrono::milliseconds(std::max<int64_t>(connect_ms / kConnectTimeoutFactor, 1)));
     for (int peer = 0; peer < size; ++peer) {
-      if (peer != rank) transportContext_->createPair(peer)->setLocalRank(0);
+      if (peer != rank) transport->createPair(peer)->setLocalRank(0);
     }
-    transportContext_->setTimeout(std::chrono::milliseconds(deadline_ms));
+    transport->setTimeout(std::chrono::milliseconds(deadline_ms));
+    transport_ = std::make_shared<AbortableTransport>(std::move(transport));
+    transportContext_ = transport_;
     setTimeout(std::chrono::milliseconds(deadline_ms));
   } catch (const std::exception& error) {
     return absl::UnavailableError(error.what());
@@ -176,7 +178,11 @@ absl::Status GlooMesh::ConnectTo(int peer, const std::vector<char>& address) {
 void GlooMesh::Stop() {
   absl::MutexLock lock(&mutex_);
   stopped_ = true;
-  if (connected_) return FailPairs();
+  if (connected_) {
+    FailPairs();
+    transport_->Abort();  // what waited for a message under way on a pair that had failed before
+    return;
+  }
   if (awaited_ >= 0) transportContext_->getPair(awaited_)->close();
 }
 

@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "worker/collective/abortable_transport.h"
 #include "worker/collective/collective.h"
 
 namespace accrue {
@@ -52,7 +53,8 @@ class GlooMesh : public gloo::Context {
   bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
   int awaited_ ABSL_GUARDED_BY(mutex_) = -1;  // the peer whose connection Meet waits for
 
-  std::vector<std::string> doorbells_;  // by rank, once all have met
+  std::shared_ptr<AbortableTransport> transport_;  // all that transportContext_ is
+  std::vector<std::string> doorbells_;             // by rank, once all have met
 };
 
 // Gloo has no exception of its own for it.

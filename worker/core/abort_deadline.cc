@@ -1,18 +1,8 @@
 #include "worker/core/abort_deadline.h"
 
-#include <unistd.h>
-
 #include <utility>
 
-#include "common/log.h"
-
 namespace accrue {
-
-void EndProcess(const std::string& what) {
-  LogError("something does not return: this process ends, to be started again",
-           {{"operation", what}, {"exit_code", kAbortHangsExitCode}});
-  _exit(kAbortHangsExitCode);  // no destructor: the thread that hangs would be waited for
-}
 
 AbortDeadlineTimer::AbortDeadlineTimer(absl::Duration deadline, std::function<void(const std::string& what)> end)
     : deadline_(deadline), end_(std::move(end)), thread_([this] { Run(); }) {}

@@ -12,7 +12,6 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "common/watchdog.h"
 
 namespace accrue {
 
@@ -25,10 +24,6 @@ class AbortDeadline {
   // It has returned.
   virtual void Stop() = 0;
 };
-
-inline constexpr int kAbortHangsExitCode = kStandsStillExitCode;
-// Says what hangs, and ends the process at once with kAbortHangsExitCode.
-[[noreturn]] void EndProcess(const std::string& what);
 
 // Counts on a thread of its own, and calls `end` there, with what hangs, when the deadline has passed.
 class AbortDeadlineTimer : public AbortDeadline {

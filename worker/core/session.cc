@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/numeric/bits.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "common/check.h"
@@ -15,8 +16,12 @@ namespace accrue {
 namespace {
 
 constexpr int64_t kShortestHeartbeatMs = 10;
+// Of attempts without a coordinator that are logged: the 1st, 2nd, 4th and so on, and then every 64th (half a minute).
+constexpr int64_t kLongestSilence = 64;
 // Beyond what a link takes to close.
 constexpr absl::Duration kLongestClose = absl::Seconds(5);
+
+bool IsTold(int64_t attempt) { return attempt % kLongestSilence == 0 || absl::has_single_bit(static_cast<uint64_t>(attempt)); }
 
 v1::WorkerMessage HeartbeatMessage() {
   v1::WorkerMessage message;
@@ -69,7 +74,7 @@ void Session::Rejoin(const std::string& reason) {
 }
 
 void Session::Run() {
-  int64_t pause_ms = options_.first_pause_ms;
+  int64_t pause_ms = options_.first_pause_ms, attempts = 0;
   while (true) {
     LiveThroughStream();
     {
@@ -78,13 +83,17 @@ void Session::Run() {
       if (state_ == State::kUp) {
         down_since_ns_ = clock_.SteadyNowNs();
         pause_ms = options_.first_pause_ms;
+        attempts = 0;
       }
       state_ = State::kDown;
       const int64_t away_ms = (clock_.SteadyNowNs() - down_since_ns_) / 1'000'000;
       if (incarnation_ != 0 && holds_job_ && away_ms >= options_.keep_ms) {
         EndLife(absl::StrCat("no coordinator for ", away_ms / 1000, " s: what is held is given up"), false);
       }
-      LogWarning("no coordinator; trying again", {{"reason", *over_}, {"pause_ms", pause_ms}});
+      if (IsTold(++attempts)) {
+        LogWarning("no coordinator; trying again",
+                   {{"reason", *over_}, {"attempts", attempts}, {"pause_ms", pause_ms}});
+      }
     }
     PassFaultPoint(FaultPoint::kWorkerReconnecting);
     if (!PauseUnlessStopped(pause_ms)) break;

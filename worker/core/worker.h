@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "accrue/v1/worker.pb.h"
 #include "common/clock.h"
+#include "common/end_process.h"
 #include "worker/core/abort_deadline.h"
 #include "worker/core/checkpoint_sink.h"
 #include "worker/core/collective_guard.h"
