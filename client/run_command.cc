@@ -361,8 +361,10 @@ class LocalRun {
     } else {
       *context_.out << EndLine(status) << "\n";
       if (status.window() > 0) {
-        *context_.out << FormatCount(static_cast<int64_t>(status.tokens_per_second())) << " tokens/s, digest "
-                      << status.digest() << "\n";
+        if (status.tokens_per_second() > 0) {
+          *context_.out << FormatCount(static_cast<int64_t>(status.tokens_per_second())) << " tokens/s, ";
+        }
+        *context_.out << "digest " << status.digest() << "\n";
       }
       if (coordinator_->restarts() + WorkerRestarts() > 0) {
         *context_.out << "started again: the coordinator " << coordinator_->restarts() << " times, workers "

@@ -47,7 +47,9 @@ void Wait(CommandContext& context, const std::string& job, std::optional<double>
 
 std::string EndLine(const v1::JobStatus& status) {
   std::string line = absl::StrCat(status.job_id(), " ", StateName(status.state()), " after window ",
-                                  FormatCount(status.window()), " of ", FormatCount(status.total_windows()));
+                                  FormatCount(status.window()));
+  // A job that goes on from a later window than it was to stop at has more than its total.
+  if (status.window() <= status.total_windows()) absl::StrAppend(&line, " of ", FormatCount(status.total_windows()));
   if (status.window() > 0) absl::StrAppend(&line, ", loss ", FormatLoss(status.loss()));
   if (status.has_validation_loss())
     absl::StrAppend(&line, ", validation ", FormatLoss(status.validation_loss()));

@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -35,12 +36,16 @@ namespace {
 constexpr int kMaxMessageBytes = 256 << 20;
 constexpr int64_t kShutdownGraceMs = 500;
 
+// While gRPC tries to listen its errors are told by WhyNot, in words.
+std::atomic<bool> g_is_trying_to_listen = false;
+
 // gRPC's own lines go where ours go.
 void TakeOverGrpcLog() {
   static std::once_flag once;
   std::call_once(once, [] {
     gpr_set_log_function([](gpr_log_func_args* line) {
-      const LogLevel level = line->severity == GPR_LOG_SEVERITY_ERROR ? LogLevel::kWarning : LogLevel::kDebug;
+      const bool is_news = line->severity == GPR_LOG_SEVERITY_ERROR && !g_is_trying_to_listen;
+      const LogLevel level = is_news ? LogLevel::kWarning : LogLevel::kDebug;
       Log(level, "grpc", {{"text", line->message}});
     });
   });
@@ -143,7 +148,9 @@ absl::Status Server::State::ServeGrpc(const Address& address) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 500);
+  g_is_trying_to_listen = true;
   grpc = builder.BuildAndStart();
+  g_is_trying_to_listen = false;
   if (grpc == nullptr || port == 0) return WhyNot(address);
   grpc_address = AddressText(address.host, port);
   grpc->GetHealthCheckService()->SetServingStatus(true);

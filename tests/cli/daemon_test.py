@@ -51,6 +51,7 @@ class DaemonTest(CliTest):
                 outcome = self.start("accrued", *flags).wait()
                 self.assertEqual(outcome.code, harness.ERROR, outcome)
                 self.assert_says(outcome.err, port, "in use")
+                self.assertNotIn("grpc", outcome.err)
 
     def test_two_coordinators_on_one_state(self):
         self.start_coordinator()
