@@ -37,6 +37,7 @@ constexpr int kLogLines = 12;
 
 struct RunOptions {
   std::string path, output;
+  std::string backend;  // empty: left to the workers
   int workers = 1, threads = 0;
   std::optional<int64_t> resume_from, until;
   bool fresh = false;
@@ -177,14 +178,18 @@ class LocalRun {
     return true;
   }
 
+  std::vector<std::string> WorkerArguments(const std::string& name) const {
+    std::vector<std::string> arguments = {JoinPath(context_.binary_directory, "accrue-worker"), "--coordinator",
+                                          address_, "--threads", absl::StrCat(Threads()), "--name", name};
+    if (!options_.backend.empty()) arguments.insert(arguments.end(), {"--backend", options_.backend});
+    return arguments;
+  }
+
   bool StartWorkers() {
     for (int i = 1; i <= options_.workers; ++i) {
       const std::string name = absl::StrCat("worker-", i);
       std::unique_ptr<SupervisedChild> worker =
-          StartChild(name,
-                     {JoinPath(context_.binary_directory, "accrue-worker"), "--coordinator", address_, "--threads",
-                      absl::StrCat(Threads()), "--name", name},
-                     SupervisedChild::WhenDone::kLeave);
+          StartChild(name, WorkerArguments(name), SupervisedChild::WhenDone::kLeave);
       if (worker == nullptr) return false;
       workers_.push_back(std::move(worker));
     }
@@ -440,6 +445,9 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
   run->add_option("--threads", options->threads,
                   "Threads of each worker; the result does not depend on them (default: cores / workers)")
       ->check(CLI::Range(1, 1024));
+  run->add_option("--backend", options->backend,
+                  "What the workers compute on: auto, cpu or cuda (default: auto, a GPU where one can be used)")
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
   run->add_option("--output", options->output,
                   "Folder for checkpoints, windows.jsonl and logs (default: ./runs/NAME)")
       ->type_name("DIR");

@@ -21,6 +21,7 @@ ALLOWED = {
     "worker/backend/cpu": {"worker/backend", "common"},
     "worker/backend/cpu_state": {"worker/backend", "common"},
     "worker/backend/cuda": {"worker/backend/*.h", "common"},
+    "worker/backend/plugin": {"worker/backend/*.h", "worker/collective/collective.h", "common"},
     "worker/accumulate": {"worker/engine", "worker/backend/*.h", "common"},
     "worker/optimizer": {"worker/accumulate", "worker/engine", "worker/backend/*.h", "common"},
     "worker/model": {"worker/engine", "worker/backend/*.h", "worker/checkpoint/safetensors.h", "common"},

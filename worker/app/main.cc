@@ -19,6 +19,7 @@
 #include "common/synthetic.h"
 #include "common/version.h"
 #include "worker/app/job_factory.h"
+#include "worker/backend/plugin/choose_backend.h"
 #include "worker/collective/gloo_collective.h"
 #include "worker/core/checkpoint_writer.h"
 #include "worker/core/session_grpc.h"
@@ -31,6 +32,8 @@ namespace {
 struct Flags {
   std::string coordinator = "127.0.0.1:7437";
   std::string backend = "auto";
+  std::string cuda_plugin;  // empty: where PluginPlaces says
+  int gpu = 0;
   std::string name;
   int threads = 0;
   std::vector<std::string> data_roots;
@@ -48,7 +51,8 @@ std::string HostName() {
   return gethostname(name, sizeof(name) - 1) == 0 ? name : "localhost";
 }
 
-v1::Hello HelloOf(const Flags& flags, const std::optional<SyntheticOptions>& synthetic, const Backend& backend) {
+v1::Hello HelloOf(const Flags& flags, const std::optional<SyntheticOptions>& synthetic, const ChosenBackend& chosen) {
+  const Backend& backend = *chosen.backend;
   v1::Hello hello;
   hello.set_version(kVersion);
   hello.set_host(HostName());
@@ -56,7 +60,7 @@ v1::Hello HelloOf(const Flags& flags, const std::optional<SyntheticOptions>& syn
   hello.set_name(flags.name.empty() ? absl::StrCat(hello.host(), "-", getpid()) : flags.name);
   // The precision is the job's, the same for all of its workers.
   hello.set_numeric_class(backend.NumericClass(DType::kF32));
-  hello.set_backend("cpu");
+  hello.set_backend(chosen.name);
   hello.set_device(backend.DeviceName());
   hello.set_threads(flags.threads > 0 ? flags.threads : static_cast<int>(std::thread::hardware_concurrency()));
   if (synthetic) {
@@ -117,12 +121,26 @@ class SignalWatcher {
   std::thread thread_;
 };
 
+absl::StatusOr<ChosenBackend> ChooseWorkersBackend(const Flags& flags, bool is_synthetic) {
+  BackendOptions options{.threads = flags.threads, .plugin = flags.cuda_plugin, .gpu = flags.gpu};
+  options.choice = flags.backend == "cuda"                  ? BackendChoice::kCuda
+                   : flags.backend == "cpu" || is_synthetic ? BackendChoice::kCpu
+                                                            : BackendChoice::kAuto;
+  absl::StatusOr<ChosenBackend> chosen = ChooseBackend(options, RealBackendSources(options));
+  if (!chosen.ok()) return chosen;
+  Log(chosen->is_fallback ? LogLevel::kWarning : LogLevel::kInfo, "backend chosen",
+      {{"backend", chosen->name}, {"asked_for", flags.backend}, {"because", chosen->reason}});
+  return chosen;
+}
+
+// Gradients are exchanged where they are computed.
+absl::StatusOr<std::unique_ptr<CollectiveFactory>> MakeCollectives(const Flags& flags, const ChosenBackend& chosen,
+                                                                   GrpcCoordinator& coordinator) {
+  if (chosen.plugin != nullptr) return chosen.plugin->create_collectives(*chosen.backend, &coordinator.store());
+  return CreateGlooFactory({.bind_address = flags.collective_address}, &coordinator.store());
+}
+
 int Run(const Flags& flags) {
-  if (flags.backend == "cuda") {
-    std::cerr << "accrue-worker: --backend cuda: this build has no CUDA backend; build with the preset \"cuda\", or "
-                 "use --backend cpu\n";
-    return kUsageExitCode;
-  }
   std::optional<SyntheticOptions> synthetic;
   if (!flags.synthetic.empty()) {
     absl::StatusOr<SyntheticOptions> parsed = ParseSynthetic(flags.synthetic);
@@ -132,10 +150,18 @@ int Run(const Flags& flags) {
     }
     synthetic = *parsed;
   }
-  const std::shared_ptr<Backend> backend = CreateCpuBackend(flags.threads);
+  if (synthetic && flags.backend == "cuda") {
+    std::cerr << "accrue-worker: --synthetic computes nothing, so it takes no GPU: leave --backend cuda out\n";
+    return kUsageExitCode;
+  }
+  const absl::StatusOr<ChosenBackend> chosen = ChooseWorkersBackend(flags, synthetic.has_value());
+  if (!chosen.ok()) {
+    std::cerr << "accrue-worker: --backend " << flags.backend << ": " << chosen.status().message() << "\n";
+    return EXIT_FAILURE;
+  }
+  const std::shared_ptr<Backend> backend = chosen->backend;
   const std::unique_ptr<GrpcCoordinator> coordinator = GrpcCoordinator::Create(flags.coordinator);
-  absl::StatusOr<std::unique_ptr<CollectiveFactory>> collectives =
-      CreateGlooFactory({.bind_address = flags.collective_address}, &coordinator->store());
+  absl::StatusOr<std::unique_ptr<CollectiveFactory>> collectives = MakeCollectives(flags, *chosen, *coordinator);
   if (!collectives.ok()) {
     std::cerr << "accrue-worker: " << collectives.status().message() << "\n";
     return EXIT_FAILURE;
@@ -149,7 +175,7 @@ int Run(const Flags& flags) {
     };
   }
   NativeJobFactory jobs(factory, FileSystem::Real(), backend);
-  Worker worker({.session = {.hello = HelloOf(flags, synthetic, *backend),
+  Worker worker({.session = {.hello = HelloOf(flags, synthetic, *chosen),
                              .keep_ms = flags.coordinator_timeout_s * 1000},
                   .stall_ms = static_cast<int64_t>(flags.stall_timeout_s * 1000)},
                 {.links = coordinator->links(),
@@ -183,9 +209,18 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   options.app()
-      .add_option("--backend", flags.backend, "What computes: auto, cpu or cuda")
+      .add_option("--backend", flags.backend,
+                  "What computes: cpu, cuda (a GPU, or an error that says why not), or auto: a GPU where one can be used, "
+                  "else the CPU; the log says which and why")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
+  options.app()
+      .add_option("--gpu", flags.gpu, "Number of the GPU that computes, of those that CUDA_VISIBLE_DEVICES leaves")
+      ->check(CLI::Range(0, 1023))
+      ->capture_default_str();
+  options.app().add_option(
+      "--cuda-plugin", flags.cuda_plugin,
+      "File of the CUDA backend (default: libaccrue_cuda.so beside this program, then in ../lib/accrue from there)");
   options.app().add_option("--name", flags.name, "Name shown to people (default: host and process)");
   options.app().add_option("--data-root", flags.data_roots,
                            "Folder that training data lie under; may be repeated. Without one, any absolute path is read");
