@@ -92,6 +92,13 @@ class ResumeTest(CliTest):
         self.run_job(self.write_job(windows=12, checkpoint={"every_windows": 3, "keep": 9}), workers=2)
         self.assertEqual(self.checkpoints(), [3, 6, 9, 12])
 
+    def test_until_a_window_that_is_past(self):
+        job = self.write_job(windows=6)
+        first = self.run_job(job, "--until", 4).result
+        again = self.accrue("run", job, "--workers", 1, "--threads", 1, "--output", self.path("out"), "--until", 2)
+        self.assert_says(again.out, "after window 4,", "window 4 was already reached", first["digest"])
+        self.assertNotIn("tokens/s", again.out)
+
     def test_evaluations_are_not_lost_or_repeated(self):
         harness.write_shard(self.path("validation.bin"), harness.tokens_of(700, seed=5))
         job = self.write_job(windows=6, data={"validation": ["validation.bin"]}, checkpoint={"every_windows": 3},
