@@ -61,7 +61,7 @@ namespace accrue {
   X(kWorkerShardBegun, "worker.shard_begun", "checkpoint", D, true, "before a checkpoint's shard is written")             \
   X(kWorkerShardHalf, "worker.shard_half", "checkpoint", N, false, "half of a shard's arrays are written")                \
   X(kWorkerShardWritten, "worker.shard_written", "checkpoint", N, true, "a shard is in place, not yet reported")          \
-  X(kWorkerSyncBegun, "worker.sync_begun", "join", E, true, "a StateSync is acted on")                               \
+  X(kWorkerSyncBegun, "worker.sync_begun", "join", E, true, "a StateSync or CopyState is acted on")                  \
   X(kWorkerSyncSent, "worker.sync_chunk_sent", "source", E, true, "the source has sent a chunk of the state")          \
   X(kWorkerSyncReceived, "worker.sync_chunk_received", "join", E, true, "a joiner has received a chunk of the state") \
   X(kWorkerSynced, "worker.synced", "join", P, true, "the state is sent or received, not yet said")                  \
@@ -103,7 +103,7 @@ namespace accrue {
   X(kCoordinatorReplaySent, "coordinator.replay_sent", "replay", P, true, "a Replay is on the wire, to one member")   \
   X(kCoordinatorRecallSent, "coordinator.recall_sent", "recall", P, true, "a Recall is on the wire")                  \
   X(kCoordinatorAbortSent, "coordinator.abort_sent", "abort", P, true, "an Abort is on the wire, to one member")      \
-  X(kCoordinatorSyncSent, "coordinator.sync_sent", "join", P, true, "a StateSync is on the wire, to one worker")      \
+  X(kCoordinatorSyncSent, "coordinator.sync_sent", "join", P, true, "a StateSync or CopyState is on the wire, to one worker") \
   X(kCoordinatorReleaseSent, "coordinator.release_sent", "drain", P, false, "a Release is on the wire")               \
   X(kCoordinatorCheckpointVerified, "coordinator.checkpoint_verified", "checkpoint", D, true, "shards are verified, no manifest yet") \
   X(kCoordinatorManifestRenaming, "coordinator.manifest_renaming", "checkpoint", D, true, "a manifest is written beside its place") \

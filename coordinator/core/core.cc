@@ -16,6 +16,7 @@ const char* StateName(const Worker& worker) {
       return "loading";
     case Role::kReady:
       return "ready";
+    case Role::kCopying:
     case Role::kSyncing:
     case Role::kSynced:
       return "syncing";

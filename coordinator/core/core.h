@@ -37,6 +37,8 @@ struct CoreOptions {
   // Pause after a reduce that failed without a death; twice as long after each further one in a row.
   int64_t reduce_retry_ns = 100'000'000;
   int64_t sync_timeout_ns = 120'000'000'000;  // for a joiner to hold the state
+  // Whether a newcomer copies the state beside the members' work, where a job allows it, or always between two windows.
+  bool copy_beside = true;
   bool check_thoroughly = false;  // every invariant after every event, at O(units): for simulations
   // Units not begun are taken from a late worker if the window ends sooner by so much of the time that it would take if
   // split ideally, and by so much at least; who is late is looked at so often.

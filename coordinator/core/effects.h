@@ -93,6 +93,15 @@ struct StateSync {
   std::string communicator;
   Incarnation source;
 };
+// From a member to a newcomer, beside the work; with `end`, no longer. The receiver says StateCopied whenever it holds the
+// state of a window; either says so when it breaks.
+struct CopyState {
+  Key key;
+  std::string communicator;
+  Incarnation source, receiver;
+  bool end = false;
+  std::string reason;  // of the end
+};
 // Snapshot the state held, now, and write this shard of it: a checkpoint that no seal orders (after the last
 // window, before a cancel). key.window is the next window; it is sent only between a commit and the next
 // seal.
@@ -107,7 +116,7 @@ struct Release {
 
 using WorkerMessage =
     std::variant<AssignJob, ProbeOrder, Plan, Recall, Prepare, Seal, Replay, Commit, Abort, StateSync,
-                 CheckpointNow, Release>;
+                 CopyState, CheckpointNow, Release>;
 
 // ---- effects ----
 struct Send {

@@ -130,6 +130,13 @@ struct StateSynced {
   Key key;
   std::string digest;
 };
+struct StateCopied {
+  Incarnation from;
+  Key key;
+  std::string communicator;
+  std::string digest;  // of the state of key.window
+  std::string error;   // empty: it holds that state
+};
 struct WorkerLeaving {
   Incarnation from;
   std::string reason;
@@ -155,6 +162,6 @@ struct Tick {};
 using Event = std::variant<JobSubmitted, JobCancelled, JobPaused, JobResumed, WorkerJoined, WorkerGone,
                            WorkerHeartbeat, JobLoaded, UnitsReported, WindowComputed, WorkerStepped,
                            ReduceFailed, WorkerHolds, UnitsReturned, CommunicatorPrepared, EvaluationReported, CheckpointShardWritten, StateSynced,
-                           WorkerLeaving, WorkerFailedJob, CheckpointFinished, Tick>;
+                           StateCopied, WorkerLeaving, WorkerFailedJob, CheckpointFinished, Tick>;
 
 }  // namespace accrue::core

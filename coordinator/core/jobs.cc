@@ -110,6 +110,7 @@ void Machine::EndJob(Job& job, JobState state, const std::string& reason) {
   SetState(job, state, reason);
   ACCRUE_CHECK(job.Terminal());
   if (job.sync) effects_.push_back(GiveUpCommunicator{job.sync->communicator});
+  for (const auto& [receiver, copy] : job.copies) effects_.push_back(GiveUpCommunicator{copy.communicator});
   if (!job.communicator.empty()) effects_.push_back(GiveUpCommunicator{job.communicator});
   for (Incarnation incarnation : std::exchange(job.attached, {})) {
     Worker& worker = workers_.at(incarnation);
@@ -124,6 +125,7 @@ void Machine::EndJob(Job& job, JobState state, const std::string& reason) {
   job.current.reset();
   job.next.reset();
   job.sync.reset();
+  job.copies.clear();
   job.final_evaluation.reset();
   job.checkpoint.reset();
   job.writing.clear();
@@ -153,6 +155,7 @@ void Machine::OnTick() {
   for (const auto& job : jobs_) {
     if (job->Terminal()) continue;
     touched_.insert(job.get());
+    GiveUpLateCopies(*job);
     if (job->sync && now_ns_ > job->sync->deadline_ns) {
       std::vector<Incarnation> late;
       for (Incarnation receiver : job->sync->receivers) {

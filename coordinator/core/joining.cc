@@ -115,9 +115,12 @@ bool Machine::StartRunning(Job& job) {
   return true;
 }
 
-// With members, between a commit and the next seal: who holds the state is a member, who does not gets it.
+// With members, between a commit and the next seal: who holds the state is a member, who does not gets it: beside the
+// work if that can be, else while the seal waits.
 bool Machine::AdmitJoiners(Job& job) {
-  if (job.sync || job.ready == 0) return false;
+  if (job.sync) return false;
+  if (AdmitCopied(job)) return true;
+  if (job.ready == 0) return false;
   std::vector<Incarnation> current;
   for (Incarnation incarnation : job.attached) {
     const Worker& worker = workers_.at(incarnation);
@@ -127,9 +130,16 @@ bool Machine::AdmitJoiners(Job& job) {
       current.push_back(incarnation);
     }
   }
-  if (current.empty()) return StartSync(job);
-  AdmitMembers(job, current, "loaded the state that the members hold");
-  return true;
+  if (!current.empty()) {
+    AdmitMembers(job, current, "loaded the state that the members hold");
+    return true;
+  }
+  if (StartCopies(job)) return true;
+  for (Incarnation incarnation : job.attached) {
+    const Worker& worker = workers_.at(incarnation);
+    if (worker.role == Role::kReady && !MayCopy(job, worker)) return StartSync(job);
+  }
+  return false;
 }
 
 bool Machine::StartSync(Job& job) {
@@ -237,7 +247,8 @@ void Machine::AdmitMembers(Job& job, const std::vector<Incarnation>& joiners, co
     names.push_back(NameOf(joiner));
     Worker& worker = workers_.at(joiner);
     worker.sealed_window = kNeverSealed;
-    worker.failed_syncs = 0;
+    worker.failed_syncs = worker.failed_copies = 0;
+    worker.sync_at_once = false;
     SetRole(job, worker, Role::kMember);
   }
   std::sort(members.begin(), members.end());

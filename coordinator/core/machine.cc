@@ -79,6 +79,7 @@ std::vector<Effect> Machine::Apply(const Event& event, int64_t now_ns) {
                  [&](const EvaluationReported& e) { OnEvaluationReported(e); },
                  [&](const CheckpointShardWritten& e) { OnShardWritten(e); },
                  [&](const StateSynced& e) { OnStateSynced(e); },
+                 [&](const StateCopied& e) { OnStateCopied(e); },
                  [&](const WorkerLeaving& e) { OnWorkerLeaving(e); },
                  [&](const WorkerFailedJob& e) { OnWorkerFailedJob(e); },
                  [&](const CheckpointFinished& e) { OnCheckpointFinished(e); },
@@ -135,6 +136,10 @@ void Machine::CheckInvariants(const Job& job) const {
   ACCRUE_CHECK(!job.sync || !job.current || !job.current->sealed);
   ACCRUE_CHECK(!job.restoring || job.members.empty());
   ACCRUE_CHECK(!job.members.empty() || (!job.current && !job.next && !job.sync && !job.final_evaluation));
+  ACCRUE_CHECK(!job.members.empty() || job.copies.empty());
+  for (const auto& [receiver, copy] : job.copies) {
+    ACCRUE_CHECK(workers_.at(receiver).role == Role::kCopying && workers_.at(copy.source).role == Role::kMember);
+  }
   if (options_.check_thoroughly) {
     for (const std::optional<WindowRun>* run : {&job.current, &job.next}) {
       if (*run) (*run)->Check(job.members);

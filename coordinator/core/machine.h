@@ -4,7 +4,7 @@
 // order, until nothing is left to do. So a decision depends on the facts and not on the order in which they
 // came in.
 //
-// One file an idea: jobs.cc, members.cc, joining.cc, planning.cc, balance.cc, reports.cc, audit.cc, seal.cc, commit.cc,
+// One file an idea: jobs.cc, members.cc, joining.cc, copying.cc, planning.cc, balance.cc, reports.cc, audit.cc, seal.cc, commit.cc,
 // recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
 #pragma once
 
@@ -28,6 +28,7 @@ enum class Role {
   kIdle,      // in no job
   kLoading,   // AssignJob is sent
   kReady,     // loaded; not yet a member
+  kCopying,   // receives the state while the members go on
   kSyncing,   // receives the state
   kSynced,    // holds it, while others of the same sync are not done
   kMember,    // of the epoch: computes, reduces, steps
@@ -50,6 +51,8 @@ struct Worker {
   int64_t held_window = 0;
   int64_t sealed_window = kNeverSealed;  // last window that it was sent a seal for, and so the next exponents
   int failed_syncs = 0;
+  int failed_copies = 0;
+  bool sync_at_once = false;  // it was a member: it copies while the others wait, since they would lack it
   bool leaving = false;
   std::string leaving_reason;
   int64_t leaves_at = 0;      // once so many windows are committed
@@ -64,6 +67,14 @@ struct Sync {
   int64_t waiting = 0;  // of all of them, who has not said that it is done
   std::string communicator;
   int64_t deadline_ns = 0;
+};
+
+// The state of one member on its way to one newcomer, beside the work.
+struct Copy {
+  Incarnation source;
+  std::string communicator;
+  int reports = 0;               // of states that it held, each too late
+  int64_t awaited_until_ns = 0;  // 0: nobody waits for it
 };
 
 // An order to write a checkpoint.
@@ -145,6 +156,8 @@ struct Job {
   int failed_reduces = 0;            // in a row, without a death
   int64_t seal_not_before_ns = 0;    // a reduce that failed so is not tried again at once
   std::optional<Sync> sync;
+  std::map<Incarnation, Copy> copies;  // by receiver; a member is the source of one at most
+  int64_t copies_begun = 0;            // by this coordinator
   std::optional<Evaluation> final_evaluation;
   std::optional<Checkpoint> checkpoint;  // at most one on the way
   std::map<Incarnation, CheckpointName>
@@ -249,6 +262,20 @@ class Machine {
   void CancelSync(Job& job, const std::string& reason);
   void OnSyncFailed(Job& job, const ReduceFailed& event);
   void AdmitMembers(Job& job, const std::vector<Incarnation>& joiners, const std::string& reason);
+
+  // ---- copying.cc ----
+  void OnStateCopied(const StateCopied& event);
+  bool MayCopy(const Job& job, const Worker& worker) const;
+  bool StartCopies(Job& job);
+  void StartCopy(Job& job, Incarnation source, Incarnation receiver);
+  bool AdmitCopied(Job& job);
+  void SendEnd(Job& job, Incarnation receiver, const Copy& copy, const std::string& reason);
+  void CancelCopy(Job& job, Incarnation receiver, const std::string& reason);
+  void CancelCopiesOf(Job& job, Incarnation source, const std::string& reason);
+  void CancelCopies(Job& job, const std::string& reason);
+  bool HandOver(Job& job);
+  bool AwaitsCopy(const Job& job) const;
+  void GiveUpLateCopies(Job& job);
 
   // ---- planning.cc ----
   bool PlanWindows(Job& job);

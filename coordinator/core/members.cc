@@ -96,7 +96,8 @@ void Machine::Assign(Job& job, Worker& worker) {
   worker.job = job.config.id;
   worker.held_digest.clear();
   worker.sealed_window = kNeverSealed;
-  worker.failed_syncs = 0;
+  worker.failed_syncs = worker.failed_copies = 0;
+  worker.sync_at_once = false;
   job.attached.insert(incarnation);
   SetRole(job, worker, Role::kLoading);
   job.last_arrival_ns = now_ns_;
@@ -168,6 +169,7 @@ void Machine::Detach(Job& job, Incarnation incarnation, const std::string& reaso
   if (worker.role == Role::kSyncing || worker.role == Role::kSynced) {
     CancelSync(job, absl::StrCat(NameOf(incarnation), " left: ", reason));
   }
+  if (worker.role == Role::kCopying) CancelCopy(job, incarnation, absl::StrCat(NameOf(incarnation), " left: ", reason));
   SetRole(job, worker, Role::kIdle);
   LoseShard(job, incarnation);
   // What the first worker fixed holds only as long as there is a result to agree with.
@@ -192,6 +194,7 @@ void Machine::RemoveMember(Job& job, Incarnation incarnation, const std::string&
   if (job.sync && job.sync->source == incarnation) {
     CancelSync(job, absl::StrCat("the source is gone: ", NameOf(incarnation)));
   }
+  CancelCopiesOf(job, incarnation, absl::StrCat("the source is gone: ", NameOf(incarnation)));
   if (job.final_evaluation) job.final_evaluation->leases.RevokeUnfinished(incarnation);
   for (std::optional<WindowRun>* run : {&job.current, &job.next}) {
     if (!*run) continue;
@@ -243,7 +246,8 @@ bool Machine::ReleaseLeavers(Job& job) {
   }
   if (leavers.empty()) return false;
   if (leavers.size() == job.members.size()) {
-    if (job.sync || job.ready > 0) return AdmitJoiners(job);
+    if (job.sync) return false;
+    if (job.ready > 0 || !job.copies.empty()) return HandOver(job);
     if (!CheckpointHeld(job)) return OrderCheckpointNow(job);
   }
   job.next_leave_at = kNobodyLeaves;

@@ -78,6 +78,7 @@ bool Machine::FinishAbort(Job& job) {
       if (worker.leaving) {
         ReleaseWorker(job, member, worker.leaving_reason, false);
       } else {
+        worker.sync_at_once = true;
         SetRole(job, worker, Role::kReady);
       }
     }
@@ -198,6 +199,7 @@ void Machine::RollBack(Job& job, const std::string& reason) {
 void Machine::GoBack(Job& job, const std::string& reason) {
   ACCRUE_CHECK(job.members.empty());
   CancelSync(job, "its source is gone");
+  CancelCopies(job, reason);
   job.current.reset();
   job.next.reset();
   job.final_evaluation.reset();

@@ -400,6 +400,7 @@ void Machine::AdoptStep(Job& job, Holders ahead, const Holders& level) {
     }
     worker.held_digest = holds->digest;
     worker.held_window = job.committed;
+    worker.sync_at_once = true;
     SetRole(job, worker, Role::kReady);
   }
   if (!next || next->leases.done() == 0) return;

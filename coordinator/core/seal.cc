@@ -13,7 +13,7 @@ namespace accrue::core {
 // way in: the cover is disjoint (a unit has one holder) and complete (all are done). What workers that are gone have
 // done is in there once more only if some member holds all buckets final.
 bool Machine::TrySeal(Job& job) {
-  if (!job.current || job.sync || now_ns_ < job.seal_not_before_ns) return false;
+  if (!job.current || job.sync || AwaitsCopy(job) || now_ns_ < job.seal_not_before_ns) return false;
   const WindowRun& run = *job.current;
   if (!run.leases.complete() || run.evaluation) return false;
   if (run.computed < static_cast<int64_t>(job.members.size())) return false;

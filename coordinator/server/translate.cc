@@ -195,6 +195,15 @@ class ToProto {
     out.set_communicator(m.communicator);
     out.set_source(m.source.value());
   }
+  void operator()(const core::CopyState& m) {
+    v1::CopyState& out = *result_.mutable_copy_state();
+    *out.mutable_key() = KeyToProto(m.key);
+    out.set_communicator(m.communicator);
+    out.set_source(m.source.value());
+    out.set_receiver(m.receiver.value());
+    out.set_end(m.end);
+    out.set_reason(m.reason);
+  }
   void operator()(const core::CheckpointNow& m) {
     *result_.mutable_checkpoint_now()->mutable_key() = KeyToProto(m.key);
     *result_.mutable_checkpoint_now()->mutable_checkpoint() = OrderToProto(m.order);
@@ -297,6 +306,10 @@ absl::StatusOr<core::Event> EventFromProto(const v1::WorkerMessage& message, Inc
     }
     case M::kStateSynced:
       return core::StateSynced{from, KeyFromProto(message.state_synced().key()), message.state_synced().digest()};
+    case M::kStateCopied: {
+      const v1::StateCopied& m = message.state_copied();
+      return core::StateCopied{from, KeyFromProto(m.key()), m.communicator(), m.digest(), m.error()};
+    }
     case M::kHolding:
       return HoldingFromProto(message.holding(), from);
     case M::kReturned:

@@ -40,6 +40,9 @@ void PassSentPoint(const v1::CoordinatorMessage& message) {
       return PassFaultPoint(FaultPoint::kCoordinatorAbortSent, message.abort().key().window());
     case v1::CoordinatorMessage::kStateSync:
       return PassFaultPoint(FaultPoint::kCoordinatorSyncSent, message.state_sync().key().window());
+    case v1::CoordinatorMessage::kCopyState:
+      if (message.copy_state().end()) return;
+      return PassFaultPoint(FaultPoint::kCoordinatorSyncSent, message.copy_state().key().window());
     case v1::CoordinatorMessage::kRelease:
       return PassFaultPoint(FaultPoint::kCoordinatorReleaseSent);
     default:

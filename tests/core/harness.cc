@@ -24,6 +24,7 @@ CoreOptions Harness::Options() {
   CoreOptions options;
   options.term = Term(3);
   options.gather_ns = 0;
+  options.copy_beside = false;  // tests of copies say so
   return options;
 }
 

@@ -145,6 +145,15 @@ void FakeWorker::Answer(const v1::CoordinatorMessage& message) {
         units_.clear();
       }
       return Send(reply);
+    case M::kCopyState:
+      if (message.copy_state().end() || message.copy_state().source() == message.copy_state().key().incarnation()) return;
+      committed_ = message.copy_state().key().window();
+      has_waiting_plan_ = false;
+      units_.clear();
+      *reply.mutable_state_copied()->mutable_key() = message.copy_state().key();
+      reply.mutable_state_copied()->set_communicator(message.copy_state().communicator());
+      reply.mutable_state_copied()->set_digest(DigestAfter(committed_));
+      return Send(reply);
     case M::kCheckpointNow:
       return WriteShard(message.checkpoint_now().key(), message.checkpoint_now().checkpoint(),
                         message.checkpoint_now().key().window());

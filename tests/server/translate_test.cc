@@ -231,6 +231,13 @@ TEST(TranslateTest, MessageToProto_Others_CarryKeyAndContent) {
       MessageToProto(core::StateSync{MakeKey(), {Incarnation(2), Incarnation(3)}, "c", Incarnation(2)}, none);
   EXPECT_THAT(sync.state_sync().members(), ElementsAre(2, 3));
   EXPECT_EQ(sync.state_sync().source(), 2);
+  const auto copy =
+      MessageToProto(core::CopyState{MakeKey(), "c", Incarnation(2), Incarnation(3), true, "e"}, none).copy_state();
+  EXPECT_EQ(copy.communicator(), "c");
+  EXPECT_EQ(copy.source(), 2);
+  EXPECT_EQ(copy.receiver(), 3);
+  EXPECT_TRUE(copy.end());
+  EXPECT_EQ(copy.reason(), "e");
   const auto now = MessageToProto(core::CheckpointNow{MakeKey(), {Window(8), 0, 1}}, context).checkpoint_now();
   EXPECT_THAT(now.checkpoint().directory(), HasSubstr("window-00000008"));
 }

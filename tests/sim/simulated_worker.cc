@@ -38,6 +38,7 @@ void SimulatedWorker::Forget() {
   shares_.clear();
   seal_.reset();
   sync_.reset();
+  copy_.reset();
   probe_.reset();
   orders_.clear();
   collective_.clear();
@@ -106,6 +107,8 @@ void SimulatedWorker::Receive(const WorkerMessage& message) {
       collective_.clear();
     }
     sync_ = *sync;
+  } else if (const auto* copy = std::get_if<CopyState>(&message)) {
+    OnCopyState(*copy);
   } else if (const auto* order = std::get_if<CheckpointNow>(&message)) {
     orders_.push_back(*order);
   } else if (std::holds_alternative<Release>(message)) {
@@ -417,6 +420,45 @@ void SimulatedWorker::SyncDone(const std::string& collective, const SimulatedSta
   }
   simulator_.FromWorker(*this, StateSynced{incarnation_, sync.key, Text(state_.digest)});
   Next();
+}
+
+void SimulatedWorker::OnCopyState(const CopyState& order) {
+  if (order.receiver != incarnation_) return;
+  if (order.end) {
+    if (copy_ && copy_->communicator == order.communicator) copy_.reset();
+    return;
+  }
+  copy_ = order;
+  ClearAccumulator();
+  shares_.clear();
+  seal_.reset();
+  has_state_ = false;
+  Follow();
+}
+
+// Gets level with the source, as it is by then, and again and again until it is told that this is enough.
+void SimulatedWorker::Follow() {
+  const auto time_ns = static_cast<int64_t>(static_cast<double>(kStepNs) * (1 + 4 * simulator_.Uniform()));
+  simulator_.At(simulator_.now_ns() + time_ns, [this, name = copy_->communicator] {
+    if (!alive || !copy_ || copy_->communicator != name) return;
+    SimulatedWorker* source = simulator_.Find(copy_->source);
+    StateCopied copied{incarnation_, copy_->key, name, "", ""};
+    if (source == nullptr || !source->alive || !source->has_state_) {
+      copied.error = "the source is gone";
+      copy_.reset();
+      simulator_.FromWorker(*this, std::move(copied));
+      return;
+    }
+    if (!has_state_ || state_.window != source->state_.window || state_.digest != source->state_.digest) {
+      state_ = source->state_;
+      flipped = source->flipped;
+      has_state_ = true;
+      copied.key.window = Window(state_.window);
+      copied.digest = Text(state_.digest);
+      simulator_.FromWorker(*this, std::move(copied));
+    }
+    Follow();
+  });
 }
 
 }  // namespace accrue::core

@@ -91,6 +91,8 @@ class SimulatedWorker {
   void BeginStep();
   void ClearAccumulator();
   void BeginSync();
+  void OnCopyState(const CopyState& order);
+  void Follow();
   void WriteCheckpoint(const Key& key, const CheckpointOrder& order);
   void Forget();
   void SendHolding();
@@ -121,6 +123,7 @@ class SimulatedWorker {
   std::map<int64_t, Share> shares_;
   std::optional<Seal> seal_;
   std::optional<StateSync> sync_;
+  std::optional<CopyState> copy_;  // that it receives
   std::deque<CheckpointNow> orders_;
   std::optional<ProbeOrder> probe_;
   std::string collective_;  // that it takes part in

@@ -127,6 +127,16 @@ class AccumulatorOf : public Accumulator {
     return std::sqrt(total) / static_cast<double>(valid_tokens);
   }
 
+  std::unique_ptr<DeviceBuffer> TakeSums(std::unique_ptr<DeviceBuffer> replacement) override {
+    ACCRUE_CHECK(phase_ == Phase::kBetween && final_buckets_ == static_cast<int>(layout_.buckets().size()));
+    ACCRUE_CHECK(replacement->size_bytes() == buffer_->size_bytes());
+    std::swap(buffer_, replacement);
+    units_.clear();
+    final_buckets_ = 0;
+    defined_ = false;
+    return replacement;
+  }
+
   AccumulationMode mode() const override {
     return kExactSums ? AccumulationMode::kExact : AccumulationMode::kFast;
   }
@@ -228,7 +238,7 @@ class AccumulatorOf : public Accumulator {
 
   const ParameterLayout& layout_;
   Backend& backend_;
-  const std::unique_ptr<DeviceBuffer> buffer_;  // arena_elements; padding stays zero
+  std::unique_ptr<DeviceBuffer> buffer_;  // arena_elements; padding stays zero
 
   std::vector<int> exponents_;
   std::vector<int64_t> units_;

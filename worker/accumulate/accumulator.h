@@ -69,6 +69,10 @@ class Accumulator : public GradientSink {
   // sqrt of the sum of squares of the sums held, over valid_tokens (section 7, item 2).
   virtual double Norm(int64_t valid_tokens) = 0;
 
+  // Gives away the sums, all of which are final, as they lie in the arena. `replacement`, a buffer of their size from the
+  // same backend whose padding is zero, takes their place; the accumulator is then as after a Reset.
+  virtual std::unique_ptr<DeviceBuffer> TakeSums(std::unique_ptr<DeviceBuffer> replacement) = 0;
+
   virtual AccumulationMode mode() const = 0;
   virtual const std::vector<int>& exponents() const = 0;
   // The whole tensor's sums, for the update.

@@ -17,6 +17,11 @@ void CollectiveGuard::Observe(const v1::CoordinatorMessage& message) {
     case v1::CoordinatorMessage::kStateSync:
       newest_sync_ = message.state_sync().communicator();
       break;
+    case v1::CoordinatorMessage::kCopyState:
+      // What this worker sends has a thread, and an end, of its own.
+      if (message.copy_state().receiver() != message.copy_state().key().incarnation()) return;
+      newest_copy_ = message.copy_state().end() ? "" : message.copy_state().communicator();
+      break;
     case v1::CoordinatorMessage::kRelease:
       released_ = assigned_;
       break;
@@ -70,6 +75,9 @@ std::string CollectiveGuard::WhyOff(const Operation& operation) const {
   if (operation.kind == Kind::kStateSync && newest_sync_ != operation.name) {
     return absl::StrCat("state sync \"", operation.name, "\" is replaced by \"", newest_sync_, "\"");
   }
+  if (operation.kind == Kind::kStateCopy) {
+    return newest_copy_ == operation.name ? "" : absl::StrCat("the copy \"", operation.name, "\" has ended");
+  }
   if (abort_ && abort_->key().job_id() == operation.key.job_id() &&
       abort_->key().timeline() == operation.key.timeline() && abort_->key().epoch() >= operation.key.epoch()) {
     // An attempt is sealed once more after a failed reduce, but in a newer epoch.
@@ -85,7 +93,9 @@ void CollectiveGuard::StopIfOff() {
   const std::string reason = WhyOff(*active_);
   if (reason.empty()) return;
   if (deadline_ != nullptr) {
-    deadline_->Start(absl::StrCat(active_->kind == Kind::kReduce ? "the reduce of " : "the state sync of ",
+    deadline_->Start(absl::StrCat(active_->kind == Kind::kReduce      ? "the reduce of "
+                                  : active_->kind == Kind::kStateSync ? "the state sync of "
+                                                                      : "the state copy of ",
                                   KeyToString(active_->key), " in communicator \"", active_->name, "\" (", reason,
                                   ")"));
   }

@@ -19,14 +19,14 @@ namespace accrue {
 
 class CollectiveGuard {
  public:
-  enum class Kind { kReduce, kStateSync };
+  enum class Kind { kReduce, kStateSync, kStateCopy };
 
   // deadline must outlive the guard; null: an abort that hangs is waited for.
   explicit CollectiveGuard(AbortDeadline* deadline = nullptr) : deadline_(deadline) {}
 
   // ---- of the receiving thread ----
   // Looks at every message on its way to the inbox: Abort stops the reduce that it names, and a state sync of its epoch
-  // or an older one; a StateSync the one before it; Release or a further AssignJob everything of the job before.
+  // or an older one; a StateSync the one before it; a CopyState, which may say so, the copy before it; Release or a further AssignJob everything of the job before.
   void Observe(const v1::CoordinatorMessage& message);
   // From now on, every operation is stopped: the incarnation is over. (A link that is lost stops nothing: the members go
   // on with each other.)
@@ -59,6 +59,7 @@ class CollectiveGuard {
   std::optional<Operation> active_ ABSL_GUARDED_BY(mutex_);
   std::optional<v1::Abort> abort_ ABSL_GUARDED_BY(mutex_);  // the newest
   std::string newest_sync_ ABSL_GUARDED_BY(mutex_);         // its communicator's name
+  std::string newest_copy_ ABSL_GUARDED_BY(mutex_);         // empty: it has ended
   std::string stopped_ ABSL_GUARDED_BY(mutex_);             // why all is stopped; empty: it is not
   // Assignments are counted, since the receiving thread is ahead of the compute thread.
   int64_t assigned_ ABSL_GUARDED_BY(mutex_) = 0;  // seen by the receiving thread

@@ -64,6 +64,9 @@ std::optional<RunEnd> WindowRunner::HandleMessage(InboxEvent& event) {
     case v1::CoordinatorMessage::kStateSync:
       OnStateSync(message.state_sync());
       break;
+    case v1::CoordinatorMessage::kCopyState:
+      OnCopyState(message.copy_state());
+      break;
     case v1::CoordinatorMessage::kCheckpointNow:
       OnCheckpointNow(message.checkpoint_now());
       break;
@@ -213,6 +216,7 @@ void WindowRunner::OnStateSync(const v1::StateSync& sync) {
   reporter_.Flush();
   const bool receives = sync.source() != sync.key().incarnation();
   if (receives) {
+    sender_.reset();
     shares_.clear();
     held_seal_.reset();
     awaits_commit_ = false;

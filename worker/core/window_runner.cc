@@ -98,6 +98,7 @@ std::string HexChecksum(uint64_t checksum) { return absl::StrCat(absl::Hex(check
 
 WindowRunner::WindowRunner(const RunnerContext& context, const v1::AssignJob& assignment, Job& job)
     : memory_(context.link),
+      thread_safe_link_(context.link),
       context_{memory_, context.inbox, context.guard, context.collectives, context.checkpoints, context.clock,
                context.collective_deadline_ms, context.stall_watch},
       job_(job),
@@ -336,8 +337,11 @@ absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& shar
   }
   if (seal.verdict() == v1::VERDICT_SKIP) {
     const int64_t begin_ns = Now();
-    if (exact) job_.state->SetExponents(next_exponents);
-    *outcome = job_.state->Skip();
+    const auto skip = [&] {
+      if (exact) job_.state->SetExponents(next_exponents);
+      return job_.state->Skip();
+    };
+    *outcome = sender_ == nullptr ? skip() : sender_->Skip(skip);
     share.phases.set_step_ns(Now() - begin_ns);
     return absl::OkStatus();
   }
@@ -350,12 +354,13 @@ absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& shar
   const int64_t reduced_ns = Now();
   PassFaultPoint(FaultPoint::kWorkerReduced, seal.key().window());
   if (FaultFires(FaultPoint::kFlipMoment, seal.key().window())) FlipMoment(*job_.state);
-  *outcome = job_.state->Step(*job_.accumulator,
-                              {.learning_rate = std::bit_cast<float>(share.scalars.learning_rate_bits()),
-                               .bias_correction1 = std::bit_cast<float>(share.scalars.bias_correction1_bits()),
-                               .bias_correction2 = std::bit_cast<float>(share.scalars.bias_correction2_bits()),
-                               .valid_tokens = seal.valid_tokens(),
-                               .next_exponents = next_exponents});
+  const StepInput input{.learning_rate = std::bit_cast<float>(share.scalars.learning_rate_bits()),
+                        .bias_correction1 = std::bit_cast<float>(share.scalars.bias_correction1_bits()),
+                        .bias_correction2 = std::bit_cast<float>(share.scalars.bias_correction2_bits()),
+                        .valid_tokens = seal.valid_tokens(),
+                        .next_exponents = next_exponents};
+  const auto step = [&] { return job_.state->Step(*job_.accumulator, input); };
+  *outcome = sender_ == nullptr ? step() : sender_->Step(input, step);
   share.phases.set_reduce_ns(reduced_ns - begin_ns);
   share.phases.set_step_ns(Now() - reduced_ns);
   return absl::OkStatus();

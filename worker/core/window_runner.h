@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -29,6 +30,7 @@
 #include "worker/core/recollection.h"
 #include "worker/core/reducer.h"
 #include "worker/core/stall_watch.h"
+#include "worker/core/state_sender.h"
 #include "worker/core/unit_reporter.h"
 #include "worker/core/window_share.h"
 
@@ -85,6 +87,12 @@ class WindowRunner {
   void OnStateSync(const v1::StateSync& sync);
   void OnCheckpointNow(const v1::CheckpointNow& order);
 
+  // ---- the state, copied beside the work: runner_copying.cc ----
+  void OnCopyState(const v1::CopyState& order);
+  void SendState(const v1::CopyState& order);
+  void ReceiveState(const v1::CopyState& order);
+  void SendCopied(const v1::CopyState& order, int64_t window, const std::string& digest, const std::string& error);
+
   // ---- a coordinator that goes away, and another: runner_reconnect.cc ----
   std::optional<RunEnd> OnLinkLost(const LinkLost& lost);
   std::optional<RunEnd> OnJoined(Joined& joined);
@@ -118,12 +126,15 @@ class WindowRunner {
   int64_t Now() const { return context_.clock.SteadyNowNs(); }
 
   Recollection memory_;
+  CoordinatorLink& thread_safe_link_;  // the session's
   const RunnerContext context_;  // with memory_ for its link
   Job& job_;
   v1::Key assigned_;  // as AssignJob said, and of the coordinator's term
   Reducer reducer_;
   UnitReporter reporter_;
 
+  std::string sending_;                    // the name of sender_'s copy
+  std::unique_ptr<StateSender> sender_;    // while a newcomer copies from here
   std::map<int64_t, WindowShare> shares_;  // by window: the current one and those after it
   bool awaits_commit_ = false;             // of the window before state.window()
   std::string stepped_digest_;             // of that window, here

@@ -62,7 +62,7 @@ class TrainingStateImpl : public TrainingState {
       outcome.clip_coefficient = std::min(1.0, config_.clip_norm / (outcome.gradient_norm + 1e-6));
     }
     UpdateArgs args = Scalars(input);
-    args.scale = static_cast<float>(outcome.clip_coefficient / static_cast<double>(input.valid_tokens));
+    args.scale = ScaleOf(outcome.clip_coefficient, input);
     for (size_t t = 0; t < layout_.tensors().size(); ++t)
       UpdateTensor(accumulator, static_cast<int>(t), args);
 
@@ -115,6 +115,29 @@ class TrainingStateImpl : public TrainingState {
     hashes_are_current_ = false;
   }
 
+  void ReadRun(const StateRun& run, float* host) const override {
+    for (size_t array = 0; array < buffers_.size(); ++array, host += run.elements) {
+      backend_.CopyToHost(host, RunAt(array, run), RunBytes(run));
+    }
+  }
+  void WriteRun(const StateRun& run, const float* host) override {
+    for (size_t array = 0; array < buffers_.size(); ++array, host += run.elements) {
+      backend_.CopyToDevice(RunAt(array, run), host, RunBytes(run));
+    }
+    hashes_are_current_ = false;
+  }
+  void StepRun(const StateRun& run, const int64_t* sums, int exponent, double clip_coefficient,
+               const StepInput& input) override {
+    ACCRUE_CHECK(mode_ == AccumulationMode::kExact && run.first % kChunkElements == 0);
+    const TensorInfo& tensor = layout_.tensors()[run.tensor];
+    UpdateArgs args = Scalars(input);
+    args.scale = ScaleOf(clip_coefficient, input);
+    args.weight_decay = tensor.decays ? static_cast<float>(config_.weight_decay) : 0.0f;
+    backend_.state_ops().Update(sums, run.elements, exponent, args, RunAt(0, run), RunAt(1, run),
+                                buffers_.size() > 2 ? RunAt(2, run) : nullptr, nullptr);
+    hashes_are_current_ = false;
+  }
+
   void SetProgress(int64_t window, int64_t steps, const std::vector<int>& exponents) override {
     if (!exponents.empty()) CheckExponents(exponents);
     window_ = window;
@@ -129,6 +152,13 @@ class TrainingStateImpl : public TrainingState {
   float* ArrayAt(int index) const {
     const size_t count = buffers_.size();
     return Array(index % count) + layout_.tensors()[index / count].arena_offset;
+  }
+  float* RunAt(size_t array, const StateRun& run) const {
+    return Array(array) + layout_.tensors()[run.tensor].arena_offset + run.first;
+  }
+  static size_t RunBytes(const StateRun& run) { return static_cast<size_t>(run.elements) * sizeof(float); }
+  static float ScaleOf(double clip_coefficient, const StepInput& input) {
+    return static_cast<float>(clip_coefficient / static_cast<double>(input.valid_tokens));
   }
   size_t SizeBytes(int index) const { return static_cast<size_t>(arrays_[index].elements) * sizeof(float); }
   Hash128* HashesOf(const TensorInfo& tensor) { return &hashes_[tensor.first_chunk * buffers_.size()]; }

@@ -1,7 +1,7 @@
 // Parameters, optimizer moments, exponents and scalars of a job on one worker: all that a digest covers, a
 // checkpoint holds and a joiner copies.
 //
-// Not thread-safe, except that a Snapshot may be read by another thread. Memory is the backend's.
+// Not thread-safe, but what is const may be called by several threads. Memory is the backend's.
 //
 // Invariants:
 //  1. `window()` updates are applied; `steps()` of them were not skipped.
@@ -40,6 +40,12 @@ struct StepOutcome {
   double gradient_norm = 0;  // before clipping
   double clip_coefficient = 1;
   Hash128 digest;
+};
+
+// Elements [first, first + elements) of a tensor: whole chunks.
+struct StateRun {
+  int tensor = 0;
+  int64_t first = 0, elements = 0;
 };
 
 // One array of one tensor in a state: "p", "m" or "v".
@@ -88,6 +94,13 @@ class TrainingState {
   virtual const std::vector<StateArray>& arrays() const = 0;
   virtual void ReadArray(int index, float* host) const = 0;
   virtual void WriteArray(int index, const float* host) = 0;
+  // The same of a run, in all of its arrays: p, then m, then v. WriteRun and StepRun leave window and steps as they are.
+  virtual void ReadRun(const StateRun& run, float* host) const = 0;
+  virtual void WriteRun(const StateRun& run, const float* host) = 0;
+  // What Step does to the run, in exact mode: sums (of the run, in the backend's memory), the tensor's exponent of that
+  // window, and the clip coefficient of the whole.
+  virtual void StepRun(const StateRun& run, const int64_t* sums, int exponent, double clip_coefficient,
+                       const StepInput& input) = 0;
   virtual void SetProgress(int64_t window, int64_t steps, const std::vector<int>& exponents) = 0;
 };
 

@@ -1,0 +1,46 @@
+// What a member sends to a newcomer that copies its state beside the work: a begin, then runs of the state in order, and
+// between them, for each window that ends meanwhile, what the runs sent so far are stepped by. So whatever the receiver
+// holds is of the window that it was told last.
+//
+// Everything goes by Broadcast from rank 0 of a communicator of the two. All fields are in the machine's order: members
+// share a numeric class.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "common/hash.h"
+#include "worker/engine/layout.h"
+#include "worker/optimizer/training_state.h"
+
+namespace accrue {
+
+struct CopyHeader {
+  enum Kind : int64_t {
+    kBegin = 1,  // exponents follow
+    kRun,        // the next run follows: its p, m and v
+    kStep,       // next exponents follow; those of the window; then the sums of each run that was sent
+    kSkip,       // next exponents follow
+    kNothing,    // the source is still there
+  };
+  static constexpr int64_t kFormat = 1;
+
+  int64_t kind = kNothing;
+  int64_t window = 0, steps = 0;  // of the source's state, after a step
+  int64_t exponents = 0;          // how many follow
+  // kBegin
+  int64_t format = kFormat, runs = 0, floats = 0;
+  // kStep
+  double clip_coefficient = 1;
+  float learning_rate = 0, bias_correction1 = 1, bias_correction2 = 1, reserved = 0;
+  int64_t valid_tokens = 0;
+  Hash128 digest;  // kStep and kSkip: of the source's state
+};
+
+// All runs of a layout, in order: short, so that nobody waits long for the copying of one.
+std::vector<StateRun> StateRunsOf(const ParameterLayout& layout);
+// Floats of a run in all arrays of a state.
+int64_t FloatsOf(const StateRun& run, const TrainingState& state);
+int64_t LongestRun(const std::vector<StateRun>& runs);
+
+}  // namespace accrue
