@@ -1,5 +1,6 @@
 // A newcomer that copies the state of a member beside its work.
 #include <atomic>
+#include <limits>
 #include <memory>
 #include <string>
 #include <vector>
@@ -88,7 +89,7 @@ class StateCopyTest : public testing::Test {
   }
 
   std::unique_ptr<Member> Add(int64_t incarnation, bool holds_state) {
-    // 17 runs in two buckets; one tensor lies in both.
+    // 18 runs in two buckets; one tensor lies in both.
     const std::vector<TensorShape> shapes = {{"a", {3000}}, {"b.weight", {2100, 2000}}};
     return std::make_unique<Member>(
         incarnation, collectives_, MakeJob(holds_state, AccumulationMode::kExact, OptimizerKind::kAdamW, shapes));
@@ -244,13 +245,11 @@ TEST_F(StateCopyTest, NewcomerGone_SourceSaysSoAndGoesOn) {
 }
 
 TEST_F(StateCopyTest, SumsGarbled_NewcomerSaysThatItDiffers) {
-  wire_.held_at = 36;    // begin, exponents and all 17 runs are through
-  wire_.garbled_at = 42;  // header, two times exponents, then sums
+  // Begin, exponents and 18 runs in two parts each; then the step: header, two times exponents, sums.
+  wire_.garbled_at = 2 + 2 * 18 + 3 + 4;
   Order(1);
-  wire_.reached.WaitForNotification();
-  Run(1);
-  wire_.open.Notify();
   LevelAt(1);
+  Run(1);
   EXPECT_THAT(ErrorOf(*newcomer_), HasSubstr("the copied state has digest"));
 }
 
