@@ -86,10 +86,12 @@ bool Machine::AdmitCopied(Job& job) {
     (worker.held_digest == job.digest ? level : garbled).push_back(receiver);
   }
   if (level.empty() && garbled.empty()) return false;
+  // Either side may be wrong: a sync has both say what they hold.
   for (Incarnation receiver : garbled) {
-    ExpelWorker(receiver, absl::StrCat("it copied a state of digest ", workers_.at(receiver).held_digest,
-                                       ", the members hold ", job.digest),
-                true);
+    Worker& worker = workers_.at(receiver);
+    worker.sync_at_once = true;
+    CancelCopy(job, receiver, absl::StrCat("it copied a state of digest ", std::string(worker.held_digest),
+                                           ", the members hold ", job.digest));
   }
   for (Incarnation receiver : level) {
     const Copy copy = job.copies.extract(receiver).mapped();

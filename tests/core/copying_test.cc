@@ -104,14 +104,15 @@ TEST_F(Copying, LevelAfterTheSeal_WaitsForTheNextWindow) {
   EXPECT_TRUE(h.Sent<CopyState>().at(newcomer).end);
 }
 
-TEST_F(Copying, OtherDigestThanTheMembers_IsExpelledAndNobodyWaits) {
+TEST_F(Copying, OtherDigestThanTheMembers_ASyncTellsWhoIsWrong) {
   Begin(2);
   Say(1, "garbled");
+  EXPECT_THAT(h.Effects<Expel>(), IsEmpty());
+  ASSERT_THAT(h.Sent<StateSync>(), SizeIs(2));
+  const Incarnation source = h.Last<StateSync>(newcomer).source;
+  h.Synced(source, "garbled");
   ASSERT_THAT(h.Effects<Expel>(), SizeIs(1));
-  EXPECT_EQ(h.Effects<Expel>()[0].worker, newcomer);
-  EXPECT_THAT(h.Effects<Expel>()[0].reason, testing::AllOf(HasSubstr("garbled"), HasSubstr(Harness::DigestOf(0))));
-  h.RunWindow(workers, 1);
-  EXPECT_THAT(h.commits, SizeIs(2));
+  EXPECT_EQ(h.Effects<Expel>()[0].worker, source);
 }
 
 TEST_F(Copying, NewcomerDies_TheSourceIsToldAndNoWindowIsLost) {

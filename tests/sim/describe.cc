@@ -63,6 +63,9 @@ struct MessageText {
     return absl::StrCat("StateSync ", Text(m.key), " members ", Text(m.members), " over ", m.communicator,
                         " from ", m.source.value());
   }
+  std::string operator()(const CopyState& m) {
+    return absl::StrCat("CopyState ", m.communicator, m.end ? " ends" : "");
+  }
   std::string operator()(const CheckpointNow& m) const {
     return absl::StrCat("CheckpointNow ", Text(m.key), " ", Text(m.order));
   }

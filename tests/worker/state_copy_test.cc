@@ -29,7 +29,7 @@ constexpr int kNever = 1 << 30;
 struct Wire {
   std::atomic<int> held_at = kNever;  // the source's waits for `open` before this one
   absl::Notification reached, open;
-  std::atomic<int> garbled_at = kNever;  // what the newcomer gets of this one has a wrong bit
+  std::atomic<int> garbled_at = kNever;  // what the newcomer gets of this one has a wrong bit, a high one
 };
 
 class WiredCommunicator : public Communicator {
@@ -51,7 +51,7 @@ class WiredCommunicator : public Communicator {
       wire_.open.WaitForNotification();
     }
     const absl::Status status = inner_->Broadcast(data, size_bytes, root);
-    if (status.ok() && rank() != root && number == wire_.garbled_at) static_cast<char*>(data)[size_bytes / 2] ^= 4;
+    if (status.ok() && rank() != root && number == wire_.garbled_at) static_cast<char*>(data)[size_bytes / 2 + 6] ^= 4;
     return status;
   }
   void Abort() override { inner_->Abort(); }
