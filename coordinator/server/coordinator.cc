@@ -25,7 +25,7 @@ constexpr const char* kEventNames[] = {
     "job_submitted",   "job_cancelled",  "job_paused",    "job_resumed",          "worker_joined",
     "worker_gone",     "heartbeat",      "job_loaded",    "units_reported",       "window_computed",
     "worker_stepped",  "reduce_failed",  "worker_holds",  "units_returned",       "communicator_prepared",
-    "evaluation_reported", "checkpoint_shard_written", "state_synced",
+    "evaluation_reported", "checkpoint_shard_written", "state_synced", "state_copied",
     "worker_leaving",  "worker_failed_job", "checkpoint_finished", "tick"};
 static_assert(std::size(kEventNames) == std::variant_size_v<core::Event>);
 
