@@ -40,7 +40,7 @@ ordered_json JsonOf(const MemoryEstimate& memory) {
           {"optimizer_bytes", memory.optimizer_bytes},        {"accumulator_bytes", memory.accumulator_bytes},
           {"activations_bytes", memory.activation_bytes},     {"gradients_bytes", memory.gradient_bytes},
           {"reduce_staging_bytes", memory.staging_bytes},     {"total_bytes", memory.total_bytes},
-          {"checkpoint_bytes", memory.checkpoint_bytes}};
+          {"checkpoint_bytes", memory.checkpoint_bytes},      {"joining_bytes", memory.joining_bytes}};
 }
 
 void PrintMemory(std::ostream& out, const v1::JobSpec& spec, const MemoryEstimate& memory) {
@@ -65,6 +65,10 @@ void PrintMemory(std::ostream& out, const v1::JobSpec& spec, const MemoryEstimat
   }
   out << "\nWriting a checkpoint takes " << FormatBytes(memory.checkpoint_bytes)
       << " more for that time, shared among the workers.\n";
+  if (memory.joining_bytes > 0) {
+    out << "A worker that sends its state to one that joins needs " << FormatBytes(memory.joining_bytes)
+        << " more for that time.\n";
+  }
 }
 
 void Validate(CommandContext& context, const std::string& path, bool only_estimate) {

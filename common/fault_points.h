@@ -61,10 +61,16 @@ namespace accrue {
   X(kWorkerShardBegun, "worker.shard_begun", "checkpoint", D, true, "before a checkpoint's shard is written")             \
   X(kWorkerShardHalf, "worker.shard_half", "checkpoint", N, false, "half of a shard's arrays are written")                \
   X(kWorkerShardWritten, "worker.shard_written", "checkpoint", N, true, "a shard is in place, not yet reported")          \
-  X(kWorkerSyncBegun, "worker.sync_begun", "join", E, true, "a StateSync or CopyState is acted on")                  \
-  X(kWorkerSyncSent, "worker.sync_chunk_sent", "source", E, true, "the source has sent a chunk of the state")          \
-  X(kWorkerSyncReceived, "worker.sync_chunk_received", "join", E, true, "a joiner has received a chunk of the state") \
-  X(kWorkerSynced, "worker.synced", "join", P, true, "the state is sent or received, not yet said")                  \
+  X(kWorkerSyncBegun, "worker.sync_begun", "sync", E, true, "a StateSync is acted on")                               \
+  X(kWorkerSyncSent, "worker.sync_chunk_sent", "sync_source", E, true, "the source has sent a chunk of the state")     \
+  X(kWorkerSyncReceived, "worker.sync_chunk_received", "sync", E, true, "a joiner has received a chunk of the state") \
+  X(kWorkerSynced, "worker.synced", "sync", P, true, "the state is sent or received, not yet said")                  \
+  X(kWorkerCopyBegun, "worker.copy_begun", "join", E, true, "a CopyState is acted on")                               \
+  X(kWorkerCopyRunSent, "worker.copy_run_sent", "source", E, true, "the source has sent a run of the state")         \
+  X(kWorkerCopyRunReceived, "worker.copy_run_received", "join", E, true, "a joiner has received a run of the state") \
+  X(kWorkerCopyStepSent, "worker.copy_step_sent", "follow_source", E, true, "the source has sent a window's sums")    \
+  X(kWorkerCopyStepped, "worker.copy_stepped", "follow", E, true, "a joiner has stepped by a window's sums")         \
+  X(kWorkerCopied, "worker.copied", "join", P, true, "a joiner holds the state of a window, not yet said")           \
   X(kWorkerDraining, "worker.draining", "drain", P, false, "Leaving is queued")                                      \
   X(kWorkerLeavingAtOnce, "worker.leaving_at_once", "leave", P, false, "before Leaving is queued, at once")          \
   X(kWorkerLinkLost, "worker.link_lost", "restart", P, true, "a worker that holds a job sees that its stream is lost") \
@@ -103,7 +109,9 @@ namespace accrue {
   X(kCoordinatorReplaySent, "coordinator.replay_sent", "replay", P, true, "a Replay is on the wire, to one member")   \
   X(kCoordinatorRecallSent, "coordinator.recall_sent", "recall", P, true, "a Recall is on the wire")                  \
   X(kCoordinatorAbortSent, "coordinator.abort_sent", "abort", P, true, "an Abort is on the wire, to one member")      \
-  X(kCoordinatorSyncSent, "coordinator.sync_sent", "join", P, true, "a StateSync or CopyState is on the wire, to one worker") \
+  X(kCoordinatorSyncSent, "coordinator.sync_sent", "sync", P, true, "a StateSync is on the wire, to one worker")      \
+  X(kCoordinatorCopySent, "coordinator.copy_sent", "join", P, true, "a CopyState is on the wire, to one worker")      \
+  X(kCoordinatorCopyEndSent, "coordinator.copy_end_sent", "join", P, true, "a copy's end is on the wire, to one worker") \
   X(kCoordinatorReleaseSent, "coordinator.release_sent", "drain", P, false, "a Release is on the wire")               \
   X(kCoordinatorCheckpointVerified, "coordinator.checkpoint_verified", "checkpoint", D, true, "shards are verified, no manifest yet") \
   X(kCoordinatorManifestRenaming, "coordinator.manifest_renaming", "checkpoint", D, true, "a manifest is written beside its place") \

@@ -2,6 +2,7 @@
 // so that it is level with the members sooner or later. Nothing waits for it: between two windows, whoever is level
 // becomes a member.
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -34,7 +35,9 @@ bool Machine::StartCopies(Job& job) {
     const Worker& worker = workers_.at(receiver);
     if (sources.empty()) break;
     if (worker.role != Role::kReady || !MayCopy(job, worker)) continue;
-    StartCopy(job, sources.extract(sources.begin()).value(), receiver);
+    // After a copy that broke, from another one.
+    const auto source = std::next(sources.begin(), worker.failed_copies % static_cast<int>(sources.size()));
+    StartCopy(job, sources.extract(source).value(), receiver);
     started = true;
   }
   return started;

@@ -76,6 +76,11 @@ int main(int argc, char** argv) {
                  "Seconds after a restart for which the workers of unfinished jobs are awaited; 0: as --worker-timeout")
       ->capture_default_str()
       ->check(CLI::Range(0.0, 3600.0));
+  app.add_option("--background-joins", server_options.background_joins,
+                 "Whether workers that join copy the state beside the members' work, for which one member needs twice the "
+                 "memory of its accumulator more; false: while the next window waits")
+      ->type_name("BOOL")
+      ->capture_default_str();
   app.add_option("--stall-timeout", server_options.stall_timeout_seconds,
                  "Seconds of standing still (a disk that does not answer, say) after which accrued ends itself, with code "
                  "75, to be started again")

@@ -198,6 +198,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& given
   const double reconnect_seconds =
       options.reconnect_timeout_seconds > 0 ? options.reconnect_timeout_seconds : options.worker_timeout_seconds;
   coordinator_options.core.reconnect_ns = static_cast<int64_t>(reconnect_seconds * 1e9);
+  coordinator_options.core.copy_beside = options.background_joins;
   ACCRUE_RETURN_IF_ERROR(state.OpenJournal(options, coordinator_options.core));
   state.coordinator =
       std::make_unique<Coordinator>(coordinator_options, *state.journal, state.rendezvous, state.metrics);

@@ -21,6 +21,7 @@ struct ServerOptions {
   double worker_timeout_seconds = 3;  // silence after which a worker is given up
   // How long a job's members are awaited after a restart before it goes on without them; 0: worker_timeout_seconds.
   double reconnect_timeout_seconds = 0;
+  bool background_joins = true;       // newcomers copy the state beside the members' work, where a job allows it
   double stall_timeout_seconds = 30;  // for which the event loop may stand still, until the process ends itself
   int64_t journal_max_page_count = 0;  // 0: no limit
   const Clock* clock = &Clock::Real();

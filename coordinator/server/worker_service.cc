@@ -41,8 +41,9 @@ void PassSentPoint(const v1::CoordinatorMessage& message) {
     case v1::CoordinatorMessage::kStateSync:
       return PassFaultPoint(FaultPoint::kCoordinatorSyncSent, message.state_sync().key().window());
     case v1::CoordinatorMessage::kCopyState:
-      if (message.copy_state().end()) return;
-      return PassFaultPoint(FaultPoint::kCoordinatorSyncSent, message.copy_state().key().window());
+      return PassFaultPoint(
+          message.copy_state().end() ? FaultPoint::kCoordinatorCopyEndSent : FaultPoint::kCoordinatorCopySent,
+          message.copy_state().key().window());
     case v1::CoordinatorMessage::kRelease:
       return PassFaultPoint(FaultPoint::kCoordinatorReleaseSent);
     default:

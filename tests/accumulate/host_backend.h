@@ -4,6 +4,7 @@
 // Not thread-safe. `allocations_left` counts down; at 0, Allocate says that memory is short.
 #pragma once
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -19,7 +20,7 @@ class HostBackend : public Backend {
  public:
   explicit HostBackend(int threads = 2) : pool_(threads), state_ops_(CreateCpuStateOps(pool_)) {}
 
-  int allocations_left = 1000;
+  std::atomic<int> allocations_left = 1000;
 
   std::string DeviceName() const override { return "host"; }
   std::string NumericClass(DType) const override { return "host"; }

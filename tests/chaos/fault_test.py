@@ -27,6 +27,8 @@ IN_CTEST = ("kill",)
 ALSO_IN_CTEST = {
     "worker.unit_begun": ("stop", "hang", "error"), "worker.seal_taken": ("stop", "exit"),
     "worker.bucket_reducing": ("error",), "worker.shard_begun": ("error",), "worker.synced": ("exit",),
+    "worker.copy_run_received": ("stop", "error"), "worker.copy_run_sent": ("stop", "hang", "error"),
+    "worker.copied": ("exit",),
     "coordinator.commit_recorded": ("stop", "exit", "hang"), "coordinator.manifest_renaming": ("error",),
 }
 FLIP = "flip"  # tests of their own: flip_test.py
@@ -36,7 +38,7 @@ def run(point, action, seed, folder, cache):
     """Raises FleetError when the run does not end as it should."""
     scenario = scenarios.make(point, action, seed)
     reference = oracle.undisturbed(scenarios.job_text(point.scenario, min_workers=1), scenarios.PARAMETERS,
-                                   scenarios.WINDOWS, cache)
+                                   scenarios.windows_of(point.scenario), cache)
     with fleet.Fleet(folder) as disturbed:
         status = scenario.run(disturbed)
         if scenario.fault() not in disturbed.faults_made():

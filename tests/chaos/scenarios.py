@@ -10,6 +10,7 @@ from fleet import Committed, FleetError, Stopped
 
 PARAMETERS = 20_000
 WINDOWS = 12
+LONG = 48  # windows, of a run that goes on meanwhile
 EVERY = 3  # windows: checkpoints and evaluations
 WORKERS = ("a", "b", "c")
 JOINER = "d"
@@ -18,7 +19,6 @@ STALL_TIMEOUT = "0.5"  # seconds
 
 _JOB = {
     "batch": {"sequences": 18, "micro_batch": 2},
-    "windows": WINDOWS,
     "schedule": {"name": "constant", "warmup_windows": None},
     "checkpoint": {"every_windows": EVERY},
     "data": {"validation": ["train.bin"]},
@@ -28,7 +28,7 @@ _JOB = {
 
 
 def job_text(scenario, min_workers=2):
-    changes = harness.merged(_JOB, {"workers": {"min": min_workers}})
+    changes = harness.merged(_JOB, {"workers": {"min": min_workers}, "windows": windows_of(scenario)})
     if scenario in ("audit", "lie"):
         changes = harness.merged(changes, {"audit": {"fraction": 1.0}})
     if scenario.startswith("replay"):
@@ -37,11 +37,17 @@ def job_text(scenario, min_workers=2):
     return harness.job_text(**changes)
 
 
+def windows_of(scenario):
+    return SCENARIOS[scenario].windows if scenario in SCENARIOS else WINDOWS
+
+
 class Scenario:
     """One run. Subclasses say who gets the fault, and what else happens."""
 
     spread = True       # the fault may be at any window, and be asked for by it
     of_a_later_life = False  # of the coordinator: its first life has no fault
+    windows = WINDOWS
+    coordinator_arguments = ()
     workers = WORKERS
     extra_workers = ()  # that come at window `joins_at`
     joins_at = 3
@@ -84,7 +90,7 @@ class Scenario:
     def run(self, fleet):
         """From the first process to the job's end; the job's status."""
         fleet.coordinator_stops_for = 2 * fleet.worker_timeout  # nobody may be able to do anything meanwhile
-        fleet.coordinator_arguments += ["--stall-timeout", STALL_TIMEOUT]
+        fleet.coordinator_arguments += ["--stall-timeout", STALL_TIMEOUT, *self.coordinator_arguments]
         if self.of_coordinator and not self.of_a_later_life:
             fleet.coordinator_arguments += ["--fault", self.fault()]
         fleet.start_coordinator()
@@ -96,7 +102,7 @@ class Scenario:
         fleet.watch_windows()
         self.disturb(fleet)
         self.handle_stop(fleet)
-        return fleet.wait_for_end(WINDOWS)
+        return fleet.wait_for_end(self.windows)
 
     def disturb(self, fleet):
         """What happens besides the fault."""
@@ -115,7 +121,7 @@ class Scenario:
         stopped = fleet.take_stopped()
         if stopped is None:
             stopped = fleet.until(lambda event: isinstance(event, Stopped), "a process stops")
-        goal = min(fleet.windows_committed() + 2, WINDOWS)
+        goal = min(fleet.windows_committed() + 2, self.windows)
         if fleet.windows_committed() < goal:
             fleet.until(lambda event: isinstance(event, Committed) and event.windows >= goal,
                         f"the others commit window {goal} without {stopped.process.name}")
@@ -148,9 +154,13 @@ class Replay(Scenario):
 
 
 class Join(Scenario):
-    """A worker joins; the fault is the newcomer's."""
+    """A worker joins beside the members' work; the fault is the newcomer's."""
     spread = False
     extra_workers = (JOINER,)
+    windows = LONG  # the members do not wait for it
+
+    def unit_ms(self, worker):
+        return 2 * UNIT_MS
 
     def arms(self, worker):
         return not self.of_coordinator and worker == JOINER
@@ -158,6 +168,40 @@ class Join(Scenario):
 
 class Source(Join):
     """A worker joins; the fault is whoever's that sends the state."""
+
+    def arms(self, worker):
+        return worker != JOINER
+
+
+class Follow(Join):
+    """Windows end while a worker copies the state: it stops in the middle for so long. The fault is the newcomer's."""
+
+    def more_faults(self, worker):
+        return ["worker.copy_run_received=stop"] if worker == JOINER else []
+
+    def disturb(self, fleet):
+        super().disturb(fleet)
+        stopped = fleet.until(lambda event: isinstance(event, Stopped), "the newcomer stops in the middle of its copy")
+        fleet.take_stopped()
+        fleet.wait_for_windows(min(fleet.windows_committed() + 2, self.windows))
+        stopped.process.signal(signal.SIGCONT)
+
+
+class FollowSource(Follow):
+    """The same; the fault is whoever's that sends the state."""
+
+    def arms(self, worker):
+        return worker != JOINER
+
+
+class Sync(Join):
+    """A worker joins while the seal waits; the fault is the newcomer's."""
+    windows = WINDOWS
+    coordinator_arguments = ("--background-joins", "false")
+
+
+class SyncSource(Sync):
+    """The same; the fault is whoever's that sends the state."""
 
     def arms(self, worker):
         return worker != JOINER
@@ -247,6 +291,7 @@ class Rollback(Scenario):
 
 SCENARIOS = {
     "train": Train, "checkpoint": Checkpoint, "start": Start, "replay": Replay, "join": Join, "source": Source,
+    "follow": Follow, "follow_source": FollowSource, "sync": Sync, "sync_source": SyncSource,
     "abort": Abort, "drain": Drain, "leave": Leave, "audit": Audit, "recall": Recall, "lie": Lie, "disagree": Disagree,
     "restart": Restart, "rollback": Rollback,
 }

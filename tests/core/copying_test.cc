@@ -146,7 +146,8 @@ TEST_F(Copying, SourceDies_AnotherSends) {
 TEST_F(Copying, BrokenTwice_CopiesWhileTheSealWaits) {
   Begin(2);
   SayOf(workers[0], 1, "", "the sums wait");
-  EXPECT_FALSE(h.Last<CopyState>(newcomer).end);  // once more
+  EXPECT_FALSE(h.Last<CopyState>(newcomer).end);  // once more, from another one
+  EXPECT_EQ(h.Last<CopyState>(newcomer).source, workers[1]);
   Say(1, "", "peer closed the connection");
   ASSERT_THAT(h.Sent<StateSync>(), SizeIs(2));
   h.Synced(h.Last<StateSync>(newcomer).source, Harness::DigestOf(0));

@@ -11,6 +11,7 @@ namespace accrue::core {
 namespace {
 
 constexpr int64_t kLoadNs = 150'000'000, kStepNs = 3'000'000, kShardNs = 120'000'000;
+constexpr double kCopyBreaks = 0.02;  // in a step of a copy
 
 uint64_t Mix(uint64_t a, uint64_t b) {
   return SplitMix64(a ^ (b + 0x9E3779B97F4A7C15 + (a << 6) + (a >> 2)));
@@ -436,23 +437,29 @@ void SimulatedWorker::OnCopyState(const CopyState& order) {
   Follow();
 }
 
-// Gets level with the source, as it is by then, and again and again until it is told that this is enough.
+// Gets level with the source, as it is by then, and again and again until it is told that this is enough; now and then the
+// copy breaks, as either of the two notices.
 void SimulatedWorker::Follow() {
   const auto time_ns = static_cast<int64_t>(static_cast<double>(kStepNs) * (1 + 4 * simulator_.Uniform()));
-  simulator_.At(simulator_.now_ns() + time_ns, [this, name = copy_->communicator] {
-    if (!alive || !copy_ || copy_->communicator != name) return;
+  simulator_.AtWorker(simulator_.now_ns() + time_ns, incarnation_, [this, name = copy_->communicator] {
+    if (!copy_ || copy_->communicator != name) return;
     SimulatedWorker* source = simulator_.Find(copy_->source);
     StateCopied copied{incarnation_, copy_->key, name, "", ""};
-    if (source == nullptr || !source->alive || !source->has_state_) {
-      copied.error = "the source is gone";
+    const bool breaks = simulator_.Uniform() < kCopyBreaks;
+    if (breaks || source == nullptr || !source->alive || !source->has_state_) {
+      simulator_.Cover("copies broken");
+      copied.error = "the copy broke";
       copy_.reset();
-      simulator_.FromWorker(*this, std::move(copied));
-      return;
+      const bool source_says_so = breaks && source != nullptr && source->alive && simulator_.Uniform() < 0.5;
+      SimulatedWorker& speaker = source_says_so ? *source : *this;
+      copied.from = copied.key.incarnation = speaker.incarnation_;
+      return simulator_.FromWorker(speaker, std::move(copied));
     }
     if (!has_state_ || state_.window != source->state_.window || state_.digest != source->state_.digest) {
       state_ = source->state_;
       flipped = source->flipped;
       has_state_ = true;
+      simulator_.Cover("states copied");
       copied.key.window = Window(state_.window);
       copied.digest = Text(state_.digest);
       simulator_.FromWorker(*this, std::move(copied));

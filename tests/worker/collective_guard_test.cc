@@ -116,6 +116,58 @@ TEST_F(CollectiveGuardTest, StateSync_ReplacedByANewerOne_Stopped) {
   EXPECT_EQ(communicator_.aborts, 1);
 }
 
+TEST_F(CollectiveGuardTest, CopyState_EndedReplacedOrUnknownToTheCoordinator_Stopped) {
+  const auto copy = [](const std::string& name, bool end) {
+    v1::CoordinatorMessage message;
+    v1::CopyState& order = *message.mutable_copy_state();
+    order.set_communicator(name);
+    order.mutable_key()->set_incarnation(7);
+    order.set_receiver(7);
+    order.set_end(end);
+    return message;
+  };
+  const auto begin = [&](const std::string& name) {
+    return guard_.Enter(CollectiveGuard::Kind::kStateCopy, KeyOf(3), name, communicator_);
+  };
+  guard_.Observe(copy("one", false));
+  ASSERT_TRUE(begin("one").ok());
+  guard_.Observe(AbortOf(KeyOf(4)));  // a reduce's
+  EXPECT_EQ(communicator_.aborts, 0);
+  guard_.Observe(copy("two", false));
+  EXPECT_EQ(communicator_.aborts, 1);
+  guard_.Leave();
+  EXPECT_THAT(begin("one").message(), HasSubstr("has ended"));
+  ASSERT_TRUE(begin("two").ok());
+  EXPECT_FALSE(guard_.CopyHasEnded("two"));
+  guard_.Observe(copy("two", true));
+  EXPECT_EQ(communicator_.aborts, 2);
+  EXPECT_TRUE(guard_.CopyHasEnded("two"));
+  guard_.Leave();
+  guard_.Observe(copy("three", false));
+  ASSERT_TRUE(begin("three").ok());
+  guard_.ForgetUnseen();
+  EXPECT_EQ(communicator_.aborts, 3);
+  guard_.Leave();
+}
+
+TEST_F(CollectiveGuardTest, CopyState_ThisWorkerSends_ItsEndIsNoted) {
+  v1::CoordinatorMessage message;
+  v1::CopyState& order = *message.mutable_copy_state();
+  order.set_communicator("one");
+  order.mutable_key()->set_incarnation(7);
+  order.set_receiver(8);
+  guard_.Observe(message);
+  EXPECT_FALSE(guard_.CopyHasEnded("one"));
+  order.set_end(true);
+  guard_.Observe(message);
+  EXPECT_TRUE(guard_.CopyHasEnded("one"));
+}
+
+TEST_F(CollectiveGuardTest, Finish_TheDeadlineCounts) {
+  guard_.Finish("the sending", [&] { deadline_.calls.push_back("ending"); });
+  EXPECT_THAT(deadline_.calls, ElementsAre("start: the sending", "ending", "stop"));
+}
+
 TEST_F(CollectiveGuardTest, AbortDeadline_CountsFromTheAbortToLeave) {
   ASSERT_TRUE(guard_.Enter(kReduce, KeyOf(3), "job/0/3", communicator_).ok());
   EXPECT_THAT(deadline_.calls, IsEmpty());

@@ -87,6 +87,7 @@ TEST(MemoryEstimateTest, EstimateMemory_Gpt2_IsWhatIsAllocated) {
   EXPECT_EQ(estimate.optimizer_bytes, 2 * estimate.parameter_bytes);
   EXPECT_EQ(estimate.accumulator_bytes, 2 * estimate.parameter_bytes);
   EXPECT_EQ(estimate.checkpoint_bytes, 3 * 4 * estimate.parameters);
+  EXPECT_EQ(estimate.joining_bytes, 4 * estimate.parameter_bytes);
 }
 
 TEST(MemoryEstimateTest, EstimateMemory_MoreRows_TakeActivationsAlone) {
@@ -105,6 +106,7 @@ TEST(MemoryEstimateTest, EstimateMemory_LlamaWithSgdFast_IsWhatIsAllocated) {
   const MemoryEstimate estimate = *EstimateMemory(spec);
   EXPECT_EQ(estimate.optimizer_bytes, estimate.parameter_bytes);
   EXPECT_EQ(estimate.accumulator_bytes, estimate.parameter_bytes);
+  EXPECT_EQ(estimate.joining_bytes, 0);
 }
 
 TEST(MemoryEstimateTest, EstimateMemory_Bf16_HasACopyWhateverThisMachineCan) {

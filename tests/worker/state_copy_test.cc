@@ -244,6 +244,49 @@ TEST_F(StateCopyTest, NewcomerGone_SourceSaysSoAndGoesOn) {
   Run(2);
 }
 
+TEST_F(StateCopyTest, NewcomerIsToLeave_LeavesInTheMiddle) {
+  wire_.held_at = 12;
+  Order(1);
+  wire_.reached.WaitForNotification();
+  newcomer_->inbox.Push(DrainRequested{"enough"});
+  wire_.open.Notify();
+  const v1::WorkerMessage message = newcomer_->link.Take();
+  EXPECT_TRUE(message.has_leaving()) << message.DebugString();
+  EXPECT_FALSE(newcomer_->job->holds_state);
+  Run(1);
+}
+
+TEST_F(StateCopyTest, MemoryIsShort_SourceSaysSoAndGoesOn) {
+  static_cast<HostBackend&>(*source_->job->backend).allocations_left = 1;
+  Order(1);
+  EXPECT_THAT(ErrorOf(*source_), HasSubstr("no memory"));
+  Order(1, /*end=*/true);
+  Run(1);
+}
+
+TEST_F(StateCopyTest, AnotherCoordinatorComes_SourceGivesTheCopyUp) {
+  wire_.held_at = 12;
+  Order(1);
+  wire_.reached.WaitForNotification();
+  source_->inbox.StartAnew(Joined{.term = 2, .incarnation = 1, .resumed = true});
+  wire_.open.Notify();
+  EXPECT_TRUE(source_->link.Take().has_holding());
+  EXPECT_THAT(ErrorOf(*newcomer_), HasSubstr("copy-1"));  // the communicator's name: the source has closed it
+}
+
+// As a member by a record that was the coordinator's last act.
+TEST_F(StateCopyTest, AnotherCoordinatorComes_NewcomerSaysWhatItHolds) {
+  const std::string digest = Run(1);
+  Order(2);
+  LevelAt(2);
+  newcomer_->guard.ForgetUnseen();
+  newcomer_->inbox.StartAnew(Joined{.term = 2, .incarnation = 2, .resumed = true});
+  const v1::WorkerMessage message = newcomer_->link.Take();
+  ASSERT_TRUE(message.has_holding()) << message.DebugString();
+  EXPECT_EQ(message.holding().key().window(), 2);
+  EXPECT_EQ(message.holding().digest(), digest);
+}
+
 TEST_F(StateCopyTest, SumsGarbled_NewcomerSaysThatItDiffers) {
   // Begin, exponents and 18 runs in two parts each; then the step: header, two times exponents, sums.
   wire_.garbled_at = 2 + 2 * 18 + 3 + 4;

@@ -6,6 +6,7 @@
 #include "common/status.h"
 #include "worker/app/job_parts.h"
 #include "worker/backend/measuring_backend.h"
+#include "worker/core/state_copy.h"
 #include "worker/model/activations.h"
 #include "worker/model/spec/model_spec.h"
 
@@ -54,6 +55,9 @@ absl::StatusOr<MemoryEstimate> EstimateMemory(const v1::JobSpec& spec) {
   estimate.gradient_bytes = engine_bytes - estimate.activation_bytes - estimate.compute_copy_bytes;
   estimate.staging_bytes = StagingBytes(layout);
   estimate.total_bytes = backend.allocated_bytes() + estimate.staging_bytes;
+  if (accumulator->mode() == AccumulationMode::kExact) {
+    estimate.joining_bytes = kSpareAccumulators * estimate.accumulator_bytes;
+  }
   for (const StateArray& array : state->arrays()) {
     estimate.checkpoint_bytes += array.elements * static_cast<int64_t>(sizeof(float));
   }

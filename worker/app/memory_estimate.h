@@ -24,6 +24,8 @@ struct MemoryEstimate {
 
   // Beside the total, in host memory while a checkpoint is written; the workers of a job share it.
   int64_t checkpoint_bytes = 0;
+  // Beside the total, on a worker that sends its state to one that joins; 0 where that happens between two windows.
+  int64_t joining_bytes = 0;
 };
 
 // Takes a valid spec with defaults whose model's shape is known. INVALID_ARGUMENT for one that no worker can load.

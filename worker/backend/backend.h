@@ -1,7 +1,8 @@
 // One device's memory and operations. The CPU and CUDA implement it; nothing above sees which.
 //
 // Not thread-safe except where said: one compute thread drives a backend. Operations are queued in call order;
-// on the CPU they are done on return.
+// on the CPU they are done on return. Another thread may call Allocate, and CopyToHost and Zero on memory that nobody writes
+// meanwhile: these are done on return everywhere.
 #pragma once
 
 #include <cstddef>

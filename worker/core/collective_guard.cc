@@ -18,7 +18,8 @@ void CollectiveGuard::Observe(const v1::CoordinatorMessage& message) {
       newest_sync_ = message.state_sync().communicator();
       break;
     case v1::CoordinatorMessage::kCopyState:
-      // What this worker sends has a thread, and an end, of its own.
+      if (message.copy_state().end()) ended_copy_ = message.copy_state().communicator();
+      // What this worker sends has a thread of its own.
       if (message.copy_state().receiver() != message.copy_state().key().incarnation()) return;
       newest_copy_ = message.copy_state().end() ? "" : message.copy_state().communicator();
       break;
@@ -45,6 +46,8 @@ void CollectiveGuard::ForgetUnseen() {
   absl::MutexLock lock(&mutex_);
   assigned_ = current_;
   released_ = std::min(released_, current_ - 1);
+  newest_copy_.clear();
+  StopIfOff();
 }
 
 void CollectiveGuard::BeginJob() {
@@ -67,6 +70,17 @@ void CollectiveGuard::Leave() {
   absl::MutexLock lock(&mutex_);
   active_.reset();
   if (deadline_ != nullptr) deadline_->Stop();
+}
+
+void CollectiveGuard::Finish(const std::string& what, const std::function<void()>& ending) {
+  if (deadline_ != nullptr) deadline_->Start(what);
+  ending();
+  if (deadline_ != nullptr) deadline_->Stop();
+}
+
+bool CollectiveGuard::CopyHasEnded(const std::string& name) const {
+  absl::MutexLock lock(&mutex_);
+  return ended_copy_ == name;
 }
 
 std::string CollectiveGuard::WhyOff(const Operation& operation) const {

@@ -5,6 +5,7 @@
 // never begins. From an Abort to the Leave that follows, the AbortDeadline counts.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -26,12 +27,14 @@ class CollectiveGuard {
 
   // ---- of the receiving thread ----
   // Looks at every message on its way to the inbox: Abort stops the reduce that it names, and a state sync of its epoch
-  // or an older one; a StateSync the one before it; a CopyState, which may say so, the copy before it; Release or a further AssignJob everything of the job before.
+  // or an older one; a StateSync the one before it; a CopyState the copy before it, or, as an end, that copy; Release or a
+  // further AssignJob everything of the job before.
   void Observe(const v1::CoordinatorMessage& message);
   // From now on, every operation is stopped: the incarnation is over. (A link that is lost stops nothing: the members go
   // on with each other.)
   void StopAll(const std::string& reason);
-  // The messages that were observed and that the compute thread has not seen will never reach it.
+  // Another coordinator has come. The messages that were observed and that the compute thread has not seen will never
+  // reach it, and it knows of no copy: one that is received is stopped.
   void ForgetUnseen();
 
   // ---- of the compute thread ----
@@ -41,6 +44,12 @@ class CollectiveGuard {
   // aborted when that happens, until Leave.
   absl::Status Enter(Kind kind, const v1::Key& key, const std::string& name, Communicator& communicator);
   void Leave();
+  // Between operations: runs `ending`, which ends something that runs on another thread, while the AbortDeadline counts.
+  void Finish(const std::string& what, const std::function<void()>& ending);
+
+  // ---- of any thread ----
+  // Whether the coordinator has ended this copy, which is received or sent here.
+  bool CopyHasEnded(const std::string& name) const;
 
  private:
   struct Operation {
@@ -55,11 +64,12 @@ class CollectiveGuard {
   void StopIfOff() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   AbortDeadline* const deadline_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::optional<Operation> active_ ABSL_GUARDED_BY(mutex_);
   std::optional<v1::Abort> abort_ ABSL_GUARDED_BY(mutex_);  // the newest
   std::string newest_sync_ ABSL_GUARDED_BY(mutex_);         // its communicator's name
-  std::string newest_copy_ ABSL_GUARDED_BY(mutex_);         // empty: it has ended
+  std::string newest_copy_ ABSL_GUARDED_BY(mutex_);         // received here; empty: it has ended
+  std::string ended_copy_ ABSL_GUARDED_BY(mutex_);          // the last, received or sent
   std::string stopped_ ABSL_GUARDED_BY(mutex_);             // why all is stopped; empty: it is not
   // Assignments are counted, since the receiving thread is ahead of the compute thread.
   int64_t assigned_ ABSL_GUARDED_BY(mutex_) = 0;  // seen by the receiving thread

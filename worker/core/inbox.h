@@ -4,6 +4,7 @@
 // Thread-safe. Bounded: a coordinator that sends more than a worker can take is cut off.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -65,6 +66,13 @@ class Inbox {
     auto has_event = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return !events_.empty(); };
     mutex_.Await(absl::Condition(&has_event));
     return TakeFirst();
+  }
+
+  // Whether the operator's wish is among what waits.
+  bool HasDrain() {
+    absl::MutexLock lock(&mutex_);
+    return std::any_of(events_.begin(), events_.end(),
+                       [](const InboxEvent& event) { return std::holds_alternative<DrainRequested>(event); });
   }
 
   std::optional<InboxEvent> TryPop() {

@@ -1,6 +1,7 @@
 // A WindowRunner that sends its state to a newcomer beside its work, or is that newcomer.
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/fault_points.h"
 #include "common/log.h"
 #include "worker/core/keys.h"
@@ -10,15 +11,15 @@
 namespace accrue {
 namespace {
 
-// A source that is silent is heard of so often within the time after which it would be missed.
-constexpr int64_t kSignsOfLife = 4;
+// A source that has nothing to send is heard of so often within the time after which it would be missed.
+constexpr int64_t kSignsOfLife = 20;
 
 }  // namespace
 
 void WindowRunner::OnCopyState(const v1::CopyState& order) {
   const bool sends = order.source() == order.key().incarnation();
   if (order.end()) {
-    if (sends && sending_ == order.communicator()) sender_.reset();
+    if (sends && sending_ == order.communicator()) StopSending();
     return;  // the guard has ended what is received
   }
   if (Refuse("copy order", order.key())) return;
@@ -29,8 +30,8 @@ void WindowRunner::OnCopyState(const v1::CopyState& order) {
 }
 
 void WindowRunner::SendState(const v1::CopyState& order) {
-  sender_.reset();
-  absl::Status begun = FaultStatus(FaultPoint::kWorkerSyncBegun, order.key().window());
+  StopSending();
+  const absl::Status begun = FaultStatus(FaultPoint::kWorkerCopyBegun, order.key().window());
   absl::StatusOr<std::unique_ptr<Communicator>> communicator =
       begun.ok() ? context_.collectives.Create(order.communicator(), 0, 2, context_.collective_deadline_ms) : begun;
   if (!communicator.ok()) return SendCopied(order, order.key().window(), "", std::string(communicator.status().message()));
@@ -39,24 +40,32 @@ void WindowRunner::SendState(const v1::CopyState& order) {
   sender_ = std::make_unique<StateSender>(
       *std::move(communicator), job_, context_.collective_deadline_ms / kSignsOfLife,
       [this, order](const absl::Status& status) {
+        // The newcomer may leave before this thread is told.
+        if (context_.guard.CopyHasEnded(order.communicator())) return;
         SendCopied(order, order.key().window(), "", std::string(status.message()));
       });
 }
 
+void WindowRunner::StopSending() {
+  if (sender_ == nullptr) return;
+  context_.guard.Finish(absl::StrCat("the sending of a state in communicator \"", sending_, "\""),
+                        [this] { sender_.reset(); });
+}
+
 void WindowRunner::ReceiveState(const v1::CopyState& order) {
   reporter_.Flush();
-  sender_.reset();
+  StopSending();
   shares_.clear();
   held_seal_.reset();
   awaits_commit_ = false;
   job_.holds_state = false;
   memory_.Forget();
-  absl::Status status = FaultStatus(FaultPoint::kWorkerSyncBegun, order.key().window());
+  absl::Status status = FaultStatus(FaultPoint::kWorkerCopyBegun, order.key().window());
   if (status.ok()) {
     absl::StatusOr<std::unique_ptr<Communicator>> communicator =
         context_.collectives.Create(order.communicator(), 1, 2, context_.collective_deadline_ms);
     if (communicator.ok()) {
-      StateReceiver receiver(*std::move(communicator), context_.guard, order, job_,
+      StateReceiver receiver(*std::move(communicator), context_.guard, order, job_, [&] { return BeforeWait(); },
                              [&](int64_t window, const std::string& digest) { SendCopied(order, window, digest, ""); });
       status = receiver.Receive();
       job_.holds_state = receiver.level();
@@ -65,7 +74,14 @@ void WindowRunner::ReceiveState(const v1::CopyState& order) {
     }
   }
   // Who has stopped it knows.
-  if (!absl::IsAborted(status)) SendCopied(order, order.key().window(), "", std::string(status.message()));
+  if (absl::IsAborted(status) || absl::IsCancelled(status)) return;
+  SendCopied(order, order.key().window(), "", std::string(status.message()));
+}
+
+// A copy takes as long as it takes, while the source says something; the operator's wish to leave ends it.
+absl::Status WindowRunner::BeforeWait() {
+  if (context_.stall_watch != nullptr) context_.stall_watch->Begins("the source of a copy is silent");
+  return context_.inbox.HasDrain() ? absl::CancelledError("this worker leaves") : absl::OkStatus();
 }
 
 // Of any thread.

@@ -216,7 +216,7 @@ void WindowRunner::OnStateSync(const v1::StateSync& sync) {
   reporter_.Flush();
   const bool receives = sync.source() != sync.key().incarnation();
   if (receives) {
-    sender_.reset();
+    StopSending();
     shares_.clear();
     held_seal_.reset();
     awaits_commit_ = false;

@@ -36,7 +36,8 @@ std::optional<RunEnd> WindowRunner::OnJoined(Joined& joined) {
   connected_ = true;
   reporter_.Flush();  // to be remembered: nobody receives reports of the term before
   assigned_.set_term(joined.term);
-  // What the coordinator before had planned and sealed is void; this one plans and seals from what it is told now.
+  // What the coordinator before had planned, sealed and had copied is void; this one begins with what it is told now.
+  StopSending();
   held_seal_.reset();
   shares_.erase(shares_.upper_bound(job_.state->window()), shares_.end());
   if (WindowShare* share = CurrentShare()) share->AwaitPlan(joined.term);

@@ -37,6 +37,10 @@ struct CopyHeader {
   Hash128 digest;  // kStep and kSkip: of the source's state
 };
 
+// Accumulators that a source has beside its own: of the windows whose sums wait, the one that is being sent included. Who
+// needs more never gets level.
+inline constexpr int kSpareAccumulators = 2;
+
 // All runs of a layout, in order: short, so that nobody waits long for the copying of one.
 std::vector<StateRun> StateRunsOf(const ParameterLayout& layout);
 // Floats of a run in all arrays of a state.

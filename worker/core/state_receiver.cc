@@ -9,11 +9,12 @@
 namespace accrue {
 
 StateReceiver::StateReceiver(std::unique_ptr<Communicator> communicator, CollectiveGuard& guard,
-                             const v1::CopyState& order, Job& job, OnLevel on_level)
+                             const v1::CopyState& order, Job& job, BeforeWait before_wait, OnLevel on_level)
     : communicator_(std::move(communicator)),
       guard_(guard),
       order_(order),
       job_(job),
+      before_wait_(std::move(before_wait)),
       on_level_(std::move(on_level)),
       runs_(StateRunsOf(job.engine->layout())) {}
 
@@ -47,9 +48,11 @@ absl::Status StateReceiver::TakeNext() {
     case CopyHeader::kNothing:
       return absl::OkStatus();
     case CopyHeader::kRun:
+      ACCRUE_RETURN_IF_ERROR(CheckWindow(header, window_));
       return TakeRun();
     case CopyHeader::kStep:
     case CopyHeader::kSkip:
+      ACCRUE_RETURN_IF_ERROR(CheckWindow(header, window_ + 1));
       level_ = false;
       ACCRUE_RETURN_IF_ERROR(TakeProgress(header));
       if (header.kind == CopyHeader::kStep) ACCRUE_RETURN_IF_ERROR(TakeStep(header));
@@ -59,13 +62,20 @@ absl::Status StateReceiver::TakeNext() {
   }
 }
 
+absl::Status StateReceiver::CheckWindow(const CopyHeader& header, int64_t expected) const {
+  if (header.window == expected) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the source sent something of the state after ", header.window,
+                                                 " windows; what is held here is after ", window_, ", expected ",
+                                                 expected));
+}
+
 absl::Status StateReceiver::TakeRun() {
   if (whole()) return absl::InvalidArgumentError(absl::StrCat("the source sent more than ", runs_.size(), " runs"));
   const StateRun& run = runs_[received_];
   ACCRUE_RETURN_IF_ERROR(Take(values_.data(), static_cast<size_t>(FloatsOf(run, *job_.state)) * sizeof(float)));
   job_.state->WriteRun(run, values_.data());
   ++received_;
-  ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerSyncReceived, window_));
+  ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerCopyRunReceived, window_));
   return whole() ? Level(nullptr) : absl::OkStatus();  // the coordinator knows the digest
 }
 
@@ -85,7 +95,7 @@ absl::Status StateReceiver::TakeStep(const CopyHeader& header) {
     job_.backend->CopyToDevice(sums_->data(), host_sums_.data(), size_bytes);
     job_.state->StepRun(run, sums_->as<int64_t>(), exponents[run.tensor], header.clip_coefficient, input);
   }
-  return absl::OkStatus();
+  return FaultStatus(FaultPoint::kWorkerCopyStepped, header.window);
 }
 
 absl::Status StateReceiver::TakeProgress(const CopyHeader& header) {
@@ -108,12 +118,13 @@ absl::Status StateReceiver::Level(const Hash128* expected) {
   }
   job_.engine->ParametersChanged();
   level_ = true;
-  PassFaultPoint(FaultPoint::kWorkerSynced, window_);
+  PassFaultPoint(FaultPoint::kWorkerCopied, window_);
   on_level_(window_, digest.Hex());
   return absl::OkStatus();
 }
 
 absl::Status StateReceiver::Guarded(const std::function<absl::Status()>& operation) {
+  ACCRUE_RETURN_IF_ERROR(before_wait_());
   ACCRUE_RETURN_IF_ERROR(
       guard_.Enter(CollectiveGuard::Kind::kStateCopy, order_.key(), order_.communicator(), *communicator_));
   const absl::Status status = operation();

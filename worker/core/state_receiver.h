@@ -22,11 +22,14 @@ class StateReceiver {
   // Called with the digest whenever job.state is the state of a window, whole.
   using OnLevel = std::function<void(int64_t window, const std::string& digest)>;
 
+  // Called before each wait for the source; what it returns, unless OK, ends the copy.
+  using BeforeWait = std::function<absl::Status()>;
+
   StateReceiver(std::unique_ptr<Communicator> communicator, CollectiveGuard& guard, const v1::CopyState& order, Job& job,
-                OnLevel on_level);
+                BeforeWait before_wait, OnLevel on_level);
 
   // Never OK. ABORTED: stopped by the guard. DATA_LOSS: the state differs from the source's. INVALID_ARGUMENT: the source
-  // has another layout. Else as the communicator says.
+  // has another layout, or sends what cannot be. Else as BeforeWait and the communicator say.
   absl::Status Receive();
   // Whether job.state is that of the last on_level.
   bool level() const { return level_; }
@@ -34,6 +37,7 @@ class StateReceiver {
  private:
   absl::Status TakeBegin();
   absl::Status TakeNext();
+  absl::Status CheckWindow(const CopyHeader& header, int64_t expected) const;
   absl::Status TakeRun();
   absl::Status TakeStep(const CopyHeader& header);
   absl::Status TakeProgress(const CopyHeader& header);
@@ -48,6 +52,7 @@ class StateReceiver {
   CollectiveGuard& guard_;
   const v1::CopyState& order_;
   Job& job_;
+  const BeforeWait before_wait_;
   const OnLevel on_level_;
   const std::vector<StateRun> runs_;
 

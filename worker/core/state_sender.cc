@@ -8,12 +8,6 @@
 #include "common/status.h"
 
 namespace accrue {
-namespace {
-
-// Windows whose sums may wait, the one that is being sent included. Who needs more never gets level.
-constexpr int kSpares = 2;
-
-}  // namespace
 
 StateSender::StateSender(std::unique_ptr<Communicator> communicator, Job& job, int64_t idle_ms, OnBroken on_broken)
     : communicator_(std::move(communicator)),
@@ -85,6 +79,8 @@ void StateSender::Run() {
     absl::MutexLock lock(&mutex_);
     following_ = false;
     stopped = stopping_;
+    followed_.clear();
+    spares_.clear();
   }
   if (!stopped) on_broken_(status);
 }
@@ -93,7 +89,7 @@ void StateSender::Run() {
 absl::Status StateSender::Copy() {
   ACCRUE_RETURN_IF_ERROR(communicator_->Meet());
   const size_t sums_bytes = static_cast<size_t>(job_.engine->layout().arena_elements()) * sizeof(int64_t);
-  for (int i = 0; i < kSpares; ++i) {
+  for (int i = 0; i < kSpareAccumulators; ++i) {
     ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<DeviceBuffer> spare, job_.backend->Allocate(sums_bytes));
     job_.backend->Zero(spare->data(), sums_bytes);  // so that its pages are there when the compute thread comes
     absl::MutexLock lock(&mutex_);
@@ -133,7 +129,7 @@ absl::Status StateSender::SendNext() {
     mutex_.AwaitWithTimeout(absl::Condition(&has_work), absl::Milliseconds(idle_ms_));
     if (stopping_) return absl::CancelledError("the copy has ended");
     if (behind_) {
-      return absl::ResourceExhaustedError(absl::StrCat("the sums of ", kSpares, " windows wait to be sent after ",
+      return absl::ResourceExhaustedError(absl::StrCat("the sums of ", kSpareAccumulators, " windows wait to be sent after ",
                                                        next_run_, " of ", runs_.size(),
                                                        " runs of the state: windows end faster than that"));
     }
@@ -151,7 +147,7 @@ absl::Status StateSender::SendNext() {
   if (header.kind == CopyHeader::kNothing) return absl::OkStatus();
   ACCRUE_RETURN_IF_ERROR(Send(values_.data(), size_bytes));
   ++next_run_;
-  return FaultStatus(FaultPoint::kWorkerSyncSent, header.window);
+  return FaultStatus(FaultPoint::kWorkerCopyRunSent, header.window);
 }
 
 absl::Status StateSender::SendFollowed(Followed& followed) {
@@ -166,6 +162,7 @@ absl::Status StateSender::SendFollowed(Followed& followed) {
     job_.backend->CopyToHost(sums_.data(), followed.sums->as<int64_t>() + place, size_bytes);
     ACCRUE_RETURN_IF_ERROR(Send(sums_.data(), size_bytes));
   }
+  ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerCopyStepSent, followed.header.window));
   absl::MutexLock lock(&mutex_);
   spares_.push_back(std::move(followed.sums));
   return absl::OkStatus();

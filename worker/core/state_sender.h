@@ -32,7 +32,7 @@ class StateSender {
 
   // job must outlive the sender. idle_ms: how often the receiver hears from a source that has nothing to send.
   StateSender(std::unique_ptr<Communicator> communicator, Job& job, int64_t idle_ms, OnBroken on_broken);
-  // Ends the copy, wherever it is.
+  // Ends the copy, wherever it is: as soon as the communicator heeds its Abort.
   ~StateSender();
 
   // Both run the step, or skip, and have it followed.

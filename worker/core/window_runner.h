@@ -69,6 +69,7 @@ v1::WorkerMessage JobFailedMessage(const v1::Key& key, const absl::Status& statu
 class WindowRunner {
  public:
   WindowRunner(const RunnerContext& context, const v1::AssignJob& assignment, Job& job);
+  ~WindowRunner() { StopSending(); }
 
   RunEnd Run();
   int64_t units_computed() const { return units_computed_; }  // added to the accumulator, whatever became of them
@@ -90,7 +91,9 @@ class WindowRunner {
   // ---- the state, copied beside the work: runner_copying.cc ----
   void OnCopyState(const v1::CopyState& order);
   void SendState(const v1::CopyState& order);
+  void StopSending();
   void ReceiveState(const v1::CopyState& order);
+  absl::Status BeforeWait();
   void SendCopied(const v1::CopyState& order, int64_t window, const std::string& digest, const std::string& error);
 
   // ---- a coordinator that goes away, and another: runner_reconnect.cc ----
