@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What recovery costs: kills, stalls, a slow worker, the coordinator's death, and the overhead when nothing fails.
 
-    figures.py PROGRAMS FIGURE [--trials N] [--seed N]
+    figures.py PROGRAMS FIGURE [--trials N] [--seed N] [--at-seal]
 
-FIGURE: kill, stop, coordinator, join, overhead, slow, streams. PROGRAMS is the folder of the programs (and, for overhead and
+FIGURE: kill, stop, coordinator, join, serve, overhead, slow, streams. PROGRAMS is the folder of the programs (and, for overhead and
 streams, of the benchmarks). Workers are synthetic: units take a fixed time and no processor, so that what is measured is the
 service. Prints one table: median, worst, and the 95% confidence interval of the median (by order statistics) or of the mean
 (by its normal approximation). An interval wider than the bound that it is held against says "unresolved".
@@ -81,9 +81,10 @@ class Figure:
         self.arguments, self.folder = arguments, folder
         self.rng = random.Random(arguments.seed)
 
-    def start(self, text, unit_ms, parameters=100_000, worker_timeout=3.0, http="none"):
+    def start(self, text, unit_ms, parameters=100_000, worker_timeout=3.0, http="none", coordinator_arguments=()):
         """A fleet at work on an endless job: past its first windows."""
-        running = fleet.Fleet(self.folder, worker_timeout=worker_timeout, http=http)
+        running = fleet.Fleet(self.folder, worker_timeout=worker_timeout, http=http,
+                              coordinator_arguments=coordinator_arguments)
         running.start_coordinator()
         running.wait_for_serving()
         if running.submit(text) != harness.OK:
@@ -192,34 +193,89 @@ class Coordinator(Figure):
 
 
 class Join(Figure):
-    """Windows of the members while a fourth worker joins, against those before."""
-    UNIT_S, UNITS = 0.1, 40
+    """Windows of three members while a fourth worker joins, against those before.
+
+    The stall of a join is what the windows took longer than the median of the quiet ones before, added up from the newcomer's
+    start to the last window in which it has no units yet; the same of as many quiet windows is taken off, since the longest
+    of several windows is always longer than their median. --at-seal: the newcomer copies while the seal waits.
+    """
+    UNIT_S, UNITS, PARAMETERS = 0.125, 24, 2_000_000  # 1 s a window of three; a state of 24 MB, sums of 16
+    QUIET = 10
 
     def run(self):
-        stalls = []
-        parameters = 5_000_000
-        with self.start(job_text(self.UNITS), {"all": self.UNIT_S * 1000}, parameters=parameters) as running:
-            for trial in range(self.arguments.trials or 10):
-                newcomer = running.workers[self.rng.choice(WORKERS)]
-                running.supervised = False
-                running.workers.pop(newcomer.name)
-                newcomer.kill()
-                running.supervised = True
-                # Three members, settled.
-                count = running.windows_committed()
-                running.wait_for_windows(count + 5)
-                quiet = [line["window_seconds"] for line in running.lines()[-3:]]
-                begin = running.windows_committed()
-                running.start_worker(newcomer.name)
-                self.wait_until_settled(running, 2)
-                lines = running.lines()[begin:]
-                first = next(i for i, line in enumerate(lines)
-                             if newcomer.name in [share["name"] for share in line["workers"] if share["units"] > 0])
-                joining = [line["window_seconds"] for line in lines[:first]]
-                if joining:
-                    stalls.append((max(joining) - statistics.median(quiet)) / statistics.median(quiet))
-        row("longest window of the members while one joins, above the median before", stalls, "% of a window", 100,
-            {"median": 0.02})
+        stalls, longest = [], []
+        arguments = ("--background-joins", "false") if self.arguments.at_seal else ()
+        with self.start(job_text(self.UNITS), {"all": self.UNIT_S * 1000}, parameters=self.PARAMETERS,
+                        coordinator_arguments=arguments) as running:
+            for trial in range(self.arguments.trials or 20):
+                name = self.rng.choice(WORKERS)
+                self.drain(running, name)
+                quiet, joining = self.join(running, name, self.QUIET)
+                usual = statistics.median(quiet)
+                beyond = [seconds - usual for seconds in joining]
+                placebo = [seconds - usual for seconds in quiet[-len(joining):]]
+                stalls.append((sum(beyond) - sum(placebo)) / usual)
+                longest.append(max(beyond) / usual)
+                self.wait_until_settled(running)
+        low, high = mean_interval(stalls)
+        mean = statistics.fmean(stalls)
+        print(f"| stall of the members by a join (mean) | {len(stalls)} | {mean * 100:.2f} | {low * 100:.2f} to "
+              f"{high * 100:.2f} | {max(stalls) * 100:.2f} | % of a window | < 2: {verdict(mean, (low, high), 0.02)} |")
+        row("longest window of a join, above the median of the quiet ones", longest, "% of a window", 100, {})
+
+    def drain(self, running, name):
+        """It leaves at its window's end, and stays away."""
+        process = running.workers[name]
+        process.signal(signal.SIGTERM)
+        if process.running:
+            running.until(lambda event: isinstance(event, fleet.Exited) and event.process is process, f"{name} leaves")
+
+    def join(self, running, name, quiet):
+        """Lengths of so many windows without it, and of those from its start to its first units."""
+        running.wait_for_windows(running.windows_committed() + 2 + quiet)
+        before = [line["window_seconds"] for line in running.lines()[-quiet:]]
+        self.somewhere_in_a_window(running, before[-1])
+        begin = running.windows_committed()
+        running.start_worker(name)
+        def units(line):
+            return any(share["name"] == name and share["units"] > 0 for share in line["workers"])
+        running.until(lambda _: any(units(line) for line in running.lines()[begin:]), f"{name} has units")
+        lines = running.lines()[begin:]
+        return before, [line["window_seconds"] for line in lines[:next(i for i, line in enumerate(lines) if units(line))]]
+
+
+class Serve(Join):
+    """A member that computes a real model, on a core of its own, while a newcomer on the other core copies its state.
+
+    The source's sending thread has no core of its own here, which is the worst case: what a window takes longer is what a copy
+    costs its source. Needs two cores and taskset.
+    """
+    MODEL = {"architecture": "gpt2", "vocabulary": 8192, "context": 64, "layers": 8, "heads": 8, "width": 384}
+    SOURCE, NEWCOMER = "a", "b"
+    QUIET = 6
+
+    def run(self):
+        text = job_text(12, workers=2, model=self.MODEL, batch={"sequence_length": 32})
+        arguments = ("--background-joins", "false") if self.arguments.at_seal else ()
+        with fleet.Fleet(self.folder, worker_timeout=10, coordinator_arguments=arguments,
+                         prefix=lambda name: ["taskset", "-c", "0" if name == self.SOURCE else "1"]) as running:
+            running.start_coordinator()
+            running.wait_for_serving()
+            if running.submit(text) != harness.OK:
+                raise fleet.FleetError(running.last_error)
+            running.start_worker(self.SOURCE, "--name", self.SOURCE)
+            running.wait_for_windows(2)
+            running.start_worker(self.NEWCOMER, "--name", self.NEWCOMER)
+            windows, slowest = [], []
+            for trial in range(self.arguments.trials or 20):
+                self.drain(running, self.NEWCOMER)
+                quiet, joining = self.join(running, self.NEWCOMER, self.QUIET)
+                usual = statistics.median(quiet)
+                windows.append(sum(seconds - usual for seconds in joining))
+                slowest.append(max(joining) / usual - 1)
+                print(f"<!-- {usual:.3f}: {joining} -->", flush=True)
+        row("what a copy costs its source, windows above the quiet ones added up", windows, "ms", 1000, {})
+        row("the slowest of these windows, above the quiet ones", slowest, "% of a window", 100, {})
 
 
 class Overhead(Figure):
@@ -284,7 +340,7 @@ class Streams(Figure):
                 bench.kill()
 
 
-FIGURES = {"kill": Kill, "stop": Stop, "coordinator": Coordinator, "join": Join, "overhead": Overhead, "slow": Slow,
+FIGURES = {"kill": Kill, "stop": Stop, "coordinator": Coordinator, "join": Join, "serve": Serve, "overhead": Overhead, "slow": Slow,
            "streams": Streams}
 
 
@@ -294,6 +350,7 @@ def main():
     parser.add_argument("figure", choices=FIGURES)
     parser.add_argument("--trials", type=int)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--at-seal", action="store_true", help="join and serve: newcomers copy while the seal waits")
     arguments = parser.parse_args()
     harness.BIN = os.path.abspath(arguments.programs)
     folder = tempfile.mkdtemp(prefix="accrue-figures-")

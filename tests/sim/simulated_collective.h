@@ -47,6 +47,7 @@ class SimulatedCollectives {
   void Break(Incarnation dead);
   // Until then nothing passes between these workers and the others.
   void Split(std::set<Incarnation> side, int64_t until_ns);
+  bool Apart(Incarnation a, Incarnation b) const;
   // One that is on the way fails for one of those in it.
   void BreakOne();
 
@@ -70,7 +71,6 @@ class SimulatedCollectives {
   SimulatedSum SumOf(const Collective& collective, int64_t bucket, const SimulatedUnits& open) const;
   void Fail(const std::string& name, Incarnation worker, int64_t delay_ns, const std::string& reason,
             std::vector<Incarnation> unreachable = {});
-  bool Apart(Incarnation a, Incarnation b) const;
   void FailBySplit(const std::string& name, Incarnation worker);
   void CheckCover(const Collective& collective, const SimulatedUnits& open) const;
 

@@ -11,7 +11,8 @@ namespace accrue::core {
 namespace {
 
 constexpr int64_t kLoadNs = 150'000'000, kStepNs = 3'000'000, kShardNs = 120'000'000;
-constexpr double kCopyBreaks = 0.02;  // in a step of a copy
+constexpr double kCopyBreaks = 0.02;         // in a step of a copy
+constexpr int64_t kSilenceNs = 600'000'000;  // until the other side of a copy, which cannot be reached, is missed
 
 uint64_t Mix(uint64_t a, uint64_t b) {
   return SplitMix64(a ^ (b + 0x9E3779B97F4A7C15 + (a << 6) + (a >> 2)));
@@ -438,34 +439,42 @@ void SimulatedWorker::OnCopyState(const CopyState& order) {
 }
 
 // Gets level with the source, as it is by then, and again and again until it is told that this is enough; now and then the
-// copy breaks, as either of the two notices.
+// copy breaks.
 void SimulatedWorker::Follow() {
   const auto time_ns = static_cast<int64_t>(static_cast<double>(kStepNs) * (1 + 4 * simulator_.Uniform()));
   simulator_.AtWorker(simulator_.now_ns() + time_ns, incarnation_, [this, name = copy_->communicator] {
     if (!copy_ || copy_->communicator != name) return;
-    SimulatedWorker* source = simulator_.Find(copy_->source);
-    StateCopied copied{incarnation_, copy_->key, name, "", ""};
-    const bool breaks = simulator_.Uniform() < kCopyBreaks;
-    if (breaks || source == nullptr || !source->alive || !source->has_state_) {
-      simulator_.Cover("copies broken");
-      copied.error = "the copy broke";
-      copy_.reset();
-      const bool source_says_so = breaks && source != nullptr && source->alive && simulator_.Uniform() < 0.5;
-      SimulatedWorker& speaker = source_says_so ? *source : *this;
-      copied.from = copied.key.incarnation = speaker.incarnation_;
-      return simulator_.FromWorker(speaker, std::move(copied));
+    const SimulatedWorker* source = simulator_.Find(copy_->source);
+    if (simulator_.collectives().Apart(incarnation_, copy_->source)) {
+      return simulator_.AtWorker(simulator_.now_ns() + kSilenceNs, incarnation_, [this, name] { BreakCopy(name); });
+    }
+    if (source == nullptr || !source->alive || !source->has_state_ || simulator_.Uniform() < kCopyBreaks) {
+      return BreakCopy(name);
     }
     if (!has_state_ || state_.window != source->state_.window || state_.digest != source->state_.digest) {
       state_ = source->state_;
       flipped = source->flipped;
       has_state_ = true;
-      simulator_.Cover("states copied");
+      simulator_.Cover("state copied");
+      StateCopied copied{incarnation_, copy_->key, name, Text(state_.digest), ""};
       copied.key.window = Window(state_.window);
-      copied.digest = Text(state_.digest);
       simulator_.FromWorker(*this, std::move(copied));
     }
     Follow();
   });
+}
+
+// Either side says so first.
+void SimulatedWorker::BreakCopy(const std::string& name) {
+  if (!copy_ || copy_->communicator != name) return;
+  simulator_.Cover("copy broken");
+  StateCopied copied{incarnation_, copy_->key, name, "", "the copy broke"};
+  SimulatedWorker* source = simulator_.Find(copy_->source);
+  copy_.reset();
+  const bool source_says_so = source != nullptr && source->alive && simulator_.Uniform() < 0.5;
+  SimulatedWorker& speaker = source_says_so ? *source : *this;
+  copied.from = copied.key.incarnation = speaker.incarnation_;
+  simulator_.FromWorker(speaker, std::move(copied));
 }
 
 }  // namespace accrue::core

@@ -93,6 +93,7 @@ class SimulatedWorker {
   void BeginSync();
   void OnCopyState(const CopyState& order);
   void Follow();
+  void BreakCopy(const std::string& name);
   void WriteCheckpoint(const Key& key, const CheckpointOrder& order);
   void Forget();
   void SendHolding();

@@ -253,6 +253,7 @@ TEST_F(StateCopyTest, NewcomerIsToLeave_LeavesInTheMiddle) {
   const v1::WorkerMessage message = newcomer_->link.Take();
   EXPECT_TRUE(message.has_leaving()) << message.DebugString();
   EXPECT_FALSE(newcomer_->job->holds_state);
+  EXPECT_NE(ErrorOf(*source_), "");
   Run(1);
 }
 
