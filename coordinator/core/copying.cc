@@ -23,11 +23,13 @@ bool Machine::MayCopy(const Job& job, const Worker& worker) const {
   return options_.copy_beside && job.config.exact && !worker.sync_at_once && worker.failed_copies < kMaxFailedCopies;
 }
 
-// Who finds no source waits for one: the copies on the way end.
+// Who finds no source waits for one: the copies on the way end. Members that leave are sources if there are no others: the
+// window on the way may wait for a worker that stays.
 bool Machine::StartCopies(Job& job) {
+  const bool all_leave = job.leaving_members == static_cast<int64_t>(job.members.size());
   std::set<Incarnation> sources;
   for (Incarnation member : job.members) {
-    if (!workers_.at(member).leaving) sources.insert(member);
+    if (all_leave || !workers_.at(member).leaving) sources.insert(member);
   }
   for (const auto& [receiver, copy] : job.copies) sources.erase(copy.source);
   bool started = false;

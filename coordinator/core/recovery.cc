@@ -93,10 +93,9 @@ bool Machine::FinishAbort(Job& job) {
     return true;
   }
   if (!died && job.failed_reduces >= kAccuseAfterFailures) ExpelMostAccused(job);
-  if (job.communicator.empty()) {
-    SetMembers(job, job.members, "a fresh communicator after a failed reduce");
-    job.seal_not_before_ns = now_ns_ + (options_.reduce_retry_ns << (job.failed_reduces - 1));
-  }
+  if (job.communicator.empty()) SetMembers(job, job.members, "a fresh communicator after a failed reduce");
+  // Also without the accused: while a network is split, others take its place, and their reduces fail in turn.
+  if (!died) job.seal_not_before_ns = now_ns_ + (options_.reduce_retry_ns << (job.failed_reduces - 1));
   GoOnAfterAbort(job, reason);
   return true;
 }

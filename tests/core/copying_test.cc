@@ -212,6 +212,19 @@ TEST_F(Copying, AllMembersLeave_TheStateIsHandedOverAtOnce) {
   EXPECT_THAT(h.Sent<Release>(), IsEmpty());
 }
 
+TEST_F(Copying, AllMembersLeaveAndOneDies_ANewcomerCopiesFromOneThatLeaves) {
+  h.Submit(SmallJob());
+  workers = h.Start(2);
+  h.RunWindow(workers, 0);
+  for (Incarnation worker : workers) h.Leave(worker);
+  h.Gone(workers[1]);
+  newcomer = h.Join();
+  h.Load(newcomer);
+  EXPECT_EQ(h.Last<CopyState>(newcomer).source, workers[0]);
+  Say(1, Harness::DigestOf(0));
+  EXPECT_THAT(h.Sent<Plan>(), testing::Contains(testing::Key(newcomer)));
+}
+
 TEST_F(Copying, JobIsCancelled_NothingIsLeft) {
   Begin(2);
   h.Apply(JobCancelled{"job", "enough"});
