@@ -39,7 +39,7 @@ MUTANTS = [
            "const bool skipped = totals.non_finite || totals.valid_tokens == 0;\n  const bool replayed",
            "const bool skipped = totals.valid_tokens == 0;\n  const bool replayed", "core_window_test"),
     Mutant("the sum is divided by the window's valid tokens, once", "worker/optimizer/training_state.cc",
-           "outcome.clip_coefficient / static_cast<double>(input.valid_tokens)", "outcome.clip_coefficient",
+           "clip_coefficient / static_cast<double>(input.valid_tokens)", "clip_coefficient",
            "optimizer_test"),
     Mutant("the gradient is clipped by its global norm", "worker/optimizer/training_state.cc",
            "std::min(1.0, config_.clip_norm / (outcome.gradient_norm + 1e-6))", "1.0", "optimizer_test"),
