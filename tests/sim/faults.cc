@@ -1,5 +1,6 @@
 #include "tests/sim/faults.h"
 
+#include <algorithm>
 #include <cmath>
 #include <set>
 #include <utility>
@@ -88,7 +89,7 @@ void Faults::StrikeWorker(Kind kind, SimulatedWorker& victim) {
       return simulator_.End(victim, /*told=*/false);
     case Kind::kFreeze:
       simulator_.Cover("worker frozen");
-      victim.frozen_until_ns = Within(0.1, 8);
+      victim.frozen_until_ns = std::max(victim.frozen_until_ns, Within(0.1, 8));
       return;
     case Kind::kLeave:
       victim.leaving = true;

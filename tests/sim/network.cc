@@ -43,7 +43,8 @@ void SimulatedNetwork::Send(SimulatedWorker& worker, Deliver deliver) {
   if (++streams_[number].to_waiting > kMaxWaiting) simulator_.Violation("too many messages wait for one worker");
   worker.last_to_ns = std::max({worker.last_to_ns + 1, simulator_.now_ns() + Delay(), worker.cut_to_until_ns});
   simulator_.AtWorker(worker.last_to_ns, worker.incarnation(),
-                      [this, number, &worker, deliver = std::move(deliver)] {
+                      [this, number, &worker, place = streams_[number].to_sent++, deliver = std::move(deliver)] {
+                        if (place != streams_[number].to_came++) simulator_.Violation("a stream is out of order");
                         --streams_[number].to_waiting;
                         const bool there = worker.connected && worker.stream == number;
                         if (there && simulator_.now_ns() <= streams_[number].to_end_ns) deliver();

@@ -42,6 +42,7 @@ class SimulatedNetwork {
     int64_t term = 0;
     int64_t to_end_ns = INT64_MAX, from_end_ns = INT64_MAX;  // what arrives later does not
     int64_t to_waiting = 0;                                  // messages on the way
+    int64_t to_sent = 0, to_came = 0;                        // messages, lost ones too
     bool over = false;                                       // the coordinator knows
     std::deque<Event> recent;                                // that came, or were lost
   };

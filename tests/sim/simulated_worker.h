@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -62,6 +63,7 @@ class SimulatedWorker {
   bool faulty = false;   // its units come out wrong at times
   bool leaving = false;
   int64_t frozen_until_ns = 0;
+  std::vector<std::function<void()>> held_back;  // what fell into that time
   // The network's: the stream, and when the last message that is on the way arrives.
   bool connected = false;
   size_t stream = 0;

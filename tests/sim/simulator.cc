@@ -40,8 +40,21 @@ void Simulator::AtWorker(int64_t time_ns, Incarnation incarnation, std::function
   At(time_ns, [this, incarnation, what = std::move(what)] {
     SimulatedWorker* worker = Find(incarnation);
     if (worker == nullptr) return;
-    if (now_ns_ < worker->frozen_until_ns) return AtWorker(worker->frozen_until_ns, incarnation, what);
-    what();
+    if (now_ns_ >= worker->frozen_until_ns && worker->held_back.empty()) return what();
+    worker->held_back.push_back(what);
+    if (worker->held_back.size() == 1) Thaw(worker->frozen_until_ns, incarnation);
+  });
+}
+
+// What was held back comes in the order in which it would have come, however often the worker was frozen meanwhile.
+void Simulator::Thaw(int64_t time_ns, Incarnation incarnation) {
+  At(time_ns, [this, incarnation] {
+    SimulatedWorker* worker = Find(incarnation);
+    if (worker == nullptr) return;
+    if (now_ns_ < worker->frozen_until_ns) return Thaw(worker->frozen_until_ns, incarnation);
+    for (const std::function<void()>& what : std::exchange(worker->held_back, {})) {
+      if (worker->alive) what();
+    }
   });
 }
 

@@ -93,6 +93,7 @@ class Simulator {
     int64_t steps = 0;
   };
 
+  void Thaw(int64_t time_ns, Incarnation worker);
   void StartCore(const StartPoint& start);
   void RestartCoordinator();
   // How many effects are carried out before the coordinator dies; nothing: it lives. -1: not even the transaction.

@@ -167,6 +167,17 @@ TEST(Simulator, NoWorkerComesBack_LackOfProgressIsSeen) {
   EXPECT_NE(Simulator(config).Run().failure.find("no progress"), std::string::npos);
 }
 
+// What a worker was sent while it was frozen, and frozen again, comes in order: it would else follow what was called off.
+TEST(Simulator, FrozenAgainAndAgain_StreamsStayInOrder) {
+  for (uint64_t seed = 1; seed <= 10; ++seed) {
+    SimulationConfig config = QuietScenario(seed);
+    config.faults.freezes = 4;
+    config.faults.kills = 1;
+    config.faults.until_ns = 8'000'000'000;
+    EXPECT_EQ(CheckScenario(config), "");
+  }
+}
+
 // ---- one death, at every event there is ----
 
 SimulationConfig SmallScenario() {
@@ -228,6 +239,9 @@ TEST_P(Chaos, AllFaults_DigestsOfOne) { EXPECT_EQ(CheckScenario(ChaosScenario(Ge
 TEST_P(Chaos, AFaultyDeviceToo_DigestsOfOne) { EXPECT_EQ(CheckScenario(LiarScenario(GetParam())), ""); }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, Chaos, ::testing::Range(uint64_t{1}, uint64_t{41}));
+
+// Seeds of soaks that once failed.
+INSTANTIATE_TEST_SUITE_P(Found, Chaos, ::testing::Values(uint64_t{239912267066419}));
 
 class Coordinator : public ::testing::TestWithParam<uint64_t> {};
 
