@@ -326,6 +326,22 @@ TEST(Audit, TwoWorkersEachSteadfast_AllGoBack_TheThirdTimeTheJobFailsWithBothVal
                                          HasSubstr("no third worker")));
 }
 
+TEST(Audit, TwoWorkersEachSteadfastBeforeTheirManifests_TheLastManifestSendsAllBack) {
+  Fleet fleet(2);
+  fleet.lies[{fleet.Id(1), 0, 0}] = {fleet.Lie(0, 0)};
+  for (Incarnation worker : fleet.workers) fleet.ReportUnits(worker, 0);
+  for (int round = 0; round < 2; ++round) {
+    for (Incarnation worker : fleet.workers) fleet.ReportAudits(worker, 0);
+  }
+  // A wrong parameter would explain it, so the hashes are awaited: nothing else is said of the unit any more.
+  fleet.SendComputed(fleet.workers[0], 0);
+  ASSERT_EQ(fleet.View().state, JobState::kRunning);
+  fleet.SendComputed(fleet.workers[1], 0);
+  EXPECT_EQ(fleet.View().state, JobState::kStarting);
+  EXPECT_EQ(fleet.View().timeline, Timeline(1));
+  EXPECT_THAT(fleet.AuditEntries(), Contains(Field(&LedgerEntry::reason, HasSubstr("no third worker"))));
+}
+
 TEST(Audit, TwoWorkersAParameterChangesAfterItsHashWasTold_AllGoBackAndGoOn) {
   Fleet fleet(2);
   fleet.ComputeOwn(0);
