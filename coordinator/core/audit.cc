@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "common/check.h"
 #include "common/exponents.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/difference.h"
 #include "coordinator/core/machine.h"
 
@@ -274,7 +275,8 @@ bool Machine::SendAudits(Job& job, const WindowRun& run, AuditRound& round) {
   }
   if (units == 0) return false;
   Note(job, "audit",
-       absl::StrCat("window ", run.number, ": ", units, " units are computed by a second worker too"));
+       absl::StrCat("window ", run.number, ": ", Counted(units, "unit"), " ", IsOrAre(units),
+                    " computed by a second worker too"));
   job.audits_wait = false;
   return true;
 }

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
@@ -104,8 +105,8 @@ bool Machine::AskBack(Job& job, Incarnation worker, int64_t units, double late_n
   part.recalled = units;
   ++run.recalls;
   Note(job, "move",
-       absl::StrCat("window ", run.number, ": ", NameOf(worker), " is asked for ", units, " units: it would end ",
-                    static_cast<int64_t>(late_ns / 1e6), " ms after a fair split of what is not begun"),
+       absl::StrCat("window ", run.number, ": ", NameOf(worker), " is asked for ", Counted(units, "unit"),
+                    ": it would end ", static_cast<int64_t>(late_ns / 1e6), " ms after a fair split of what is not begun"),
        worker);
   SendTo(worker, Recall{KeyFor(job, worker, run.number, run.attempt), units});
   return true;
@@ -127,8 +128,8 @@ void Machine::OnUnitsReturned(const UnitsReturned& event) {
   for (int64_t unit : units) run->leases.Return(event.from, unit);
   run->returned += static_cast<int64_t>(units.size());
   Note(job, "move",
-       absl::StrCat("window ", run->number, ": ", NameOf(event.from), " gives back ", units.size(), " of ", asked,
-                    " units"),
+       absl::StrCat("window ", run->number, ": ", NameOf(event.from), " gives back ", units.size(), " of ",
+                    Counted(asked, "unit")),
        event.from);
 }
 

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
@@ -44,7 +45,8 @@ void Machine::BeginCheckpoint(Job& job, int64_t window) {
   }
   job.checkpoint = std::move(checkpoint);
   job.checkpoint_owed = false;
-  Note(job, "checkpoint", absl::StrCat("window ", window, ": ", job.members.size(), " shards are ordered"));
+  Note(job, "checkpoint", absl::StrCat("window ", window, ": ", Counted(job.members.size(), "shard"), " ",
+                                         IsOrAre(static_cast<int64_t>(job.members.size())), " ordered"));
 }
 
 void Machine::CommitCheckpoint(Job& job) {

@@ -2,6 +2,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
@@ -71,7 +72,7 @@ void Machine::FinishEvaluation(Job& job, const Evaluation& evaluation) {
   job.validation_loss = loss;
   Persist(job, PersistEvaluation{job.config.id, Window(evaluation.window), loss, tokens});
   Record(job, "evaluation",
-         absl::StrCat("after window ", evaluation.window, ": loss ", loss, " over ", tokens, " tokens"));
+         absl::StrCat("after window ", evaluation.window, ": loss ", loss, " over ", Counted(tokens, "token")));
 }
 
 // True when something was leased.

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
@@ -29,7 +30,8 @@ void Machine::OnJobSubmitted(const JobSubmitted& event) {
   jobs_by_id_[config.id] = &job;
 
   Record(job, "submitted",
-         absl::StrCat(config.total_windows, " windows of ", config.units_per_window, " units, from ",
+         absl::StrCat(Counted(config.total_windows, "window"), " of ", Counted(config.units_per_window, "unit"),
+                      ", from ",
                       job.origin.checkpoint_directory.empty()
                           ? std::string("scratch")
                           : absl::StrCat("the checkpoint at window ", job.committed)));
@@ -102,7 +104,8 @@ bool Machine::FinishJob(Job& job) {
   EndJob(job, JobState::kSucceeded,
          job.committed < job.config.total_windows
              ? absl::StrCat("stopped after window ", job.committed, " as asked")
-             : absl::StrCat("all ", job.committed, " windows are committed"));
+             : job.committed == 1 ? "its only window is committed"
+                                : absl::StrCat("all ", job.committed, " windows are committed"));
   return true;
 }
 

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/check.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
@@ -93,7 +94,8 @@ bool Machine::StartRunning(Job& job) {
     return false;
   }
   if (job.ready < config.min_workers) {
-    SetState(job, JobState::kStarting, absl::StrCat(attached, " workers load data and parameters", refusal));
+    SetState(job, JobState::kStarting,
+             absl::StrCat(Counted(attached, "worker"), attached == 1 ? " loads" : " load", " data and parameters", refusal));
     return false;
   }
   if (job.min_loaded_at_ns < 0) job.min_loaded_at_ns = now_ns_;
@@ -165,7 +167,7 @@ bool Machine::StartSync(Job& job) {
   sync.deadline_ns = now_ns_ + options_.sync_timeout_ns;
   Record(job, "sync",
          absl::StrCat(NameOf(sync.source), " sends the state of window ", job.committed, " to ",
-                      sync.receivers.size(), " workers"));
+                      Counted(sync.receivers.size(), "worker")));
 
   std::vector<Incarnation> ranks = {sync.source};
   ranks.insert(ranks.end(), sync.receivers.begin(), sync.receivers.end());

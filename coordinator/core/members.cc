@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
@@ -230,7 +231,7 @@ void Machine::SetMembers(Job& job, std::vector<Incarnation> members, const std::
   job.members = std::move(members);
   RaiseEpoch(job);
   job.communicator = absl::StrCat(job.config.id, "/", job.timeline.value(), "/", job.epoch.value());
-  Record(job, "epoch", absl::StrCat(job.members.size(), " members: ", reason));
+  Record(job, "epoch", absl::StrCat(Counted(job.members.size(), "member"), ": ", reason));
 }
 
 // At a window's boundary. The last holders of a state stay until it is in a checkpoint, or with somebody

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
@@ -30,7 +31,7 @@ bool Machine::PlanWindows(Job& job) {
     return false;
   }
   if (job.pause_requested && !job.current) {
-    SetState(job, JobState::kPaused, absl::StrCat("paused after ", job.committed, " windows"));
+    SetState(job, JobState::kPaused, absl::StrCat("paused after ", Counted(job.committed, "window")));
     return false;
   }
   SetState(job, JobState::kRunning, "");
@@ -95,8 +96,8 @@ void Machine::PlanWindow(Job& job, int64_t number) {
     absl::StrAppend(&shares, i == 0 ? "" : " ", counts[i]);
   }
   Note(job, "plan",
-       absl::StrCat("window ", number, ": ", config.units_per_window, " units over ", lessees.size(),
-                    " workers (", shares, counts.size() > kMaxSharesShown ? " ..." : "", ")",
+       absl::StrCat("window ", number, ": ", Counted(config.units_per_window, "unit"), " over ",
+                    Counted(lessees.size(), "worker"), " (", shares, counts.size() > kMaxSharesShown ? " ..." : "", ")",
                     counts == previous ? ", as before" : ", by measured unit times"));
 
   std::map<Incarnation, std::vector<UnitRange>> evaluation_shares;
@@ -166,7 +167,8 @@ void Machine::LeaseFree(Job& job, WindowRun& run) {
   std::map<Incarnation, std::vector<UnitRange>> evaluation_shares;
   if (run.evaluation) LeaseEvaluation(job, *run.evaluation, evaluation_shares);
   Note(job, "plan",
-       absl::StrCat("window ", run.number, ": ", free, " units without a holder are leased again"));
+       absl::StrCat("window ", run.number, ": ", Counted(free, "unit"), " without a holder ", IsOrAre(free),
+                    " leased again"));
   for (size_t i = 0; i < lessees.size(); ++i) {
     if (run.Finished(lessees[i])) run.parts.at(lessees[i]).progress_ns = now_ns_;
     std::vector<UnitRange> units = run.Grant(lessees[i], counts[i]);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/difference.h"
 #include "coordinator/core/machine.h"
 
@@ -112,8 +113,10 @@ void Machine::GoOnAfterAbort(Job& job, const std::string& reason) {
   run.Unseal(job.members);
   run.begun_at_ns = now_ns_;
   Record(job, "abort",
-         absl::StrCat("window ", run.number, " goes on after a failed reduce: ", run.FinalBuckets(), " of ", run.buckets,
-                      " buckets are final, ", run.leases.free(), " units are to be computed again: ", reason));
+         absl::StrCat("window ", run.number, " goes on after a failed reduce: ", run.FinalBuckets(), " of ",
+                      Counted(run.buckets, "bucket"), " ", IsOrAre(run.FinalBuckets()), " final, ",
+                      Counted(run.leases.free(), "unit"), " ", IsOrAre(run.leases.free()),
+                      " to be computed again: ", reason));
 }
 
 // One of the two is wrong. The one that is gone is not trusted; which of them it was only an audit can tell.
@@ -234,7 +237,8 @@ bool Machine::Restart(Job& job) {
                       job.origin.checkpoint_directory.empty()
                           ? std::string("the start")
                           : absl::StrCat("the checkpoint at window ", job.committed),
-                      " on timeline ", job.timeline.value(), "; ", lost, " windows are computed again"));
+                      " on timeline ", job.timeline.value(), "; ", Counted(lost, "window"), " ", IsOrAre(lost),
+                      " computed again"));
   for (Incarnation incarnation : std::set(job.attached)) {
     Worker& worker = workers_.at(incarnation);
     if (!worker.leaving) Assign(job, worker);

@@ -12,6 +12,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
@@ -124,7 +125,7 @@ std::string Machine::WhyUnusable(const Job& job, const WorkerHolds& holds) const
   if (holds.digest.empty()) return "it holds no state";
   const bool ahead = key.window == live.window.Next();
   if (key.window != live.window && !ahead) {
-    return absl::StrCat("its state has ", key.window.value(), " windows applied, ", live.window.value(),
+    return absl::StrCat("its state has ", Counted(key.window.value(), "window"), " applied, ", live.window.value(),
                         " are committed");
   }
   if (!ahead && holds.digest != live.digest) {
@@ -217,8 +218,8 @@ bool Machine::FinishRestoring(Job& job) {
   const int64_t busy_ns = all_said ? 0 : options_.abort_timeout_ns;
   if (!all_back && now_ns_ < restoring.deadline_ns + busy_ns) {
     SetState(job, JobState::kWaiting,
-             absl::StrCat("the coordinator was restarted: waits for the ", live.members.size(),
-                          " workers that held the state of window ", live.window.value()));
+             absl::StrCat("the coordinator was restarted: waits for the ",
+                          Counted(live.members.size(), "worker"), " that held the state of window ", live.window.value()));
     return false;
   }
   const Restoring done = *std::exchange(job.restoring, std::nullopt);
@@ -233,7 +234,7 @@ bool Machine::FinishRestoring(Job& job) {
     (holds.key.window > live.window ? ahead : level).push_back(&holds);
   }
   Record(job, "restore",
-         absl::StrCat(job.attached.size(), " of the ", members, " members outlived the coordinator; ",
+         absl::StrCat(job.attached.size(), " of the ", Counted(members, "member"), " outlived the coordinator; ",
                       ahead.size(), " of them stepped window ", live.window.value()));
   if (!ahead.empty()) {
     AdoptStep(job, std::move(ahead), level);
@@ -317,8 +318,8 @@ void Machine::AdoptWindow(Job& job, Holders level) {
   bool begun = run.leases.done() > 0 || run.FinalBuckets() > 0 || live.attempt > Attempt();
   for (const WorkerHolds* holds : level) begun |= !holds->evaluations.empty();
   Note(job, "restore",
-       absl::StrCat(run.leases.done(), " of the ", run.leases.size(), " units of window ", job.committed,
-                    " are kept"));
+       absl::StrCat(run.leases.done(), " of the ", Counted(run.leases.size(), "unit"), " of window ", job.committed,
+                    " ", IsOrAre(run.leases.done()), " kept"));
   if (!job.config.exact) {  // another step may come out differently
     job.evaluated.erase(job.evaluated.upper_bound(job.committed), job.evaluated.end());
   }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/exponents.h"
+#include "coordinator/core/counted.h"
 
 namespace accrue::core {
 
@@ -70,7 +71,8 @@ std::string WindowRun::CheckUnits(Incarnation worker, const std::vector<UnitRang
     }
   }
   if (units == expected) return "";
-  return absl::StrCat("holds ", units, " units, but ", expected, " were reported");
+  return absl::StrCat("holds ", Counted(units, "unit"), ", but ", expected, expected == 1 ? " was" : " were",
+                      " reported");
 }
 
 int64_t WindowRun::FinalBuckets() const {

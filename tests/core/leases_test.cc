@@ -81,7 +81,7 @@ TEST_F(Manifest, ExactlyTheLeases_Passes) {
 }
 
 TEST_F(Manifest, AnythingElse_SaysWhat) {
-  EXPECT_THAT(Check({{0, 1}}), HasSubstr("holds 1 units, but 2 were reported"));
+  EXPECT_THAT(Check({{0, 1}}), HasSubstr("holds 1 unit, but 2 were reported"));
   EXPECT_THAT(Check({{0, 2}, {1, 1}}), HasSubstr("unit 1 twice"));
   EXPECT_THAT(Check({{0, 3}}), HasSubstr("unit 2, which this worker did not report"));
   EXPECT_THAT(Check({{0, 2}}, 2), HasSubstr("2 buckets, expected 1 or 3"));
@@ -99,7 +99,7 @@ TEST_F(Manifest, AfterABrokenReduce_FinalBucketsThenUnits) {
               HasSubstr("bucket 2 is said to be final; 2 of 3"));
   EXPECT_THAT(run_.CheckManifest(kA, {{true, {{0, 2}}}, final_bucket, open}), HasSubstr("is final and names units"));
   EXPECT_THAT(run_.CheckManifest(kA, {final_bucket, final_bucket, {false, {{0, 1}}}}),
-              HasSubstr("bucket 2 holds 1 units, but 2 were reported"));
+              HasSubstr("bucket 2 holds 1 unit, but 2 were reported"));
   EXPECT_THAT(run_.CheckManifest(kA, {open}), HasSubstr("one entry for 3 buckets, of which 2 are final"));
 }
 

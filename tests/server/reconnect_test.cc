@@ -77,7 +77,7 @@ TEST_F(ReconnectTest, Restart_WorkerOutlivesIt_NoWindowIsComputedAgain) {
     StartServer();
     const v1::JobStatus status = Status("headers");
     EXPECT_EQ(status.state(), v1::JOB_STATE_WAITING);
-    EXPECT_THAT(status.reason(), HasSubstr("the coordinator was restarted: waits for the 1 workers"));
+    EXPECT_THAT(status.reason(), HasSubstr("the coordinator was restarted: waits for the 1 worker that"));
     EXPECT_EQ(status.parameters(), 10);
     worker = Worker("fake", life);
     ASSERT_TRUE(worker->WaitFor(M::kWelcome));
