@@ -35,24 +35,79 @@ double Machine::MedianUnitNs(const std::vector<Incarnation>& workers) const {
   return *median;
 }
 
-// What each has still to do of the window, at the speed that it shows now: measured by its own compute, or by its
-// silence over the unit under way, if that lasts longer.
+Standing Machine::StandingOf(const WindowRun& run, Incarnation worker) const {
+  const Leases::Share share = run.leases.ShareOf(worker);
+  const Part& part = run.parts.at(worker);
+  return {workers_.at(worker).unit_ns, share.leased - share.done, part.progress_ns, part.recalled};
+}
+
+// What it has still to do of the window, at the speed that it shows now: measured by its own compute, or by its silence
+// over the unit under way, if that lasts longer.
+Load Machine::LoadNow(const WindowRun& run, const Standing& standing, double median_ns) const {
+  Load load{standing.unit_ns > 0 ? standing.unit_ns : median_ns, standing.pending};
+  if (load.pending == 0 || run.begun_at_ns < 0) return load;
+  const auto silent_ns = static_cast<double>(now_ns_ - std::max(run.begun_at_ns, standing.progress_ns));
+  if (silent_ns <= kLateFactor * load.unit_ns + kGatherNs) {
+    load.ahead_ns = std::min(silent_ns, load.unit_ns);
+  } else if (load.unit_ns > 0) {
+    load.unit_ns = silent_ns;
+  }
+  return load;
+}
+
 std::vector<Load> Machine::LoadsNow(const WindowRun& run, const std::vector<Incarnation>& workers) const {
-  std::vector<Load> loads = LoadsOf(workers, &run.leases);
   const double median_ns = MedianUnitNs(workers);
-  for (size_t i = 0; i < workers.size(); ++i) {
-    Load& load = loads[i];
-    if (load.unit_ns <= 0) load.unit_ns = median_ns;
-    if (load.pending == 0 || run.begun_at_ns < 0) continue;
-    const auto silent_ns =
-        static_cast<double>(now_ns_ - std::max(run.begun_at_ns, run.parts.at(workers[i]).progress_ns));
-    if (silent_ns <= kLateFactor * load.unit_ns + kGatherNs) {
-      load.ahead_ns = std::min(silent_ns, load.unit_ns);
-    } else if (load.unit_ns > 0) {
-      load.unit_ns = silent_ns;
+  std::vector<Load> loads;
+  loads.reserve(workers.size());
+  for (Incarnation worker : workers) loads.push_back(LoadNow(run, StandingOf(run, worker), median_ns));
+  return loads;
+}
+
+// Those of which nothing was heard since the last look stay as they are.
+void Machine::UpdateStandings(const Job& job, WindowRun& run) const {
+  const std::vector<Incarnation> changed = run.leases.TakeChanged();
+  if (run.standings_epoch != job.epoch) {
+    run.standings.clear();
+    for (Incarnation member : job.members) run.standings.push_back(StandingOf(run, member));
+    run.standings_epoch = job.epoch;
+  } else {
+    for (Incarnation worker : changed) {
+      const auto member = std::lower_bound(job.members.begin(), job.members.end(), worker);
+      if (member == job.members.end() || *member != worker) continue;
+      run.standings[static_cast<size_t>(member - job.members.begin())] = StandingOf(run, worker);
     }
   }
-  return loads;
+  if (!options_.check_thoroughly) return;
+  for (size_t i = 0; i < job.members.size(); ++i) {
+    ACCRUE_CHECK(run.standings[i] == StandingOf(run, job.members[i]));
+  }
+}
+
+// When the window's units would be done as they are leased, and when at best.
+struct Machine::Outlook {
+  double all_ns = 0;       // all of the window's units, split ideally
+  double now_ns = 0;       // what is left, as it is leased: MakespanNs
+  double possible_ns = 0;  // what is left, the units that wait split ideally: IdealNs
+};
+
+// What MakespanNs and IdealNs would say of everybody's load, in one pass that keeps nothing.
+Machine::Outlook Machine::LookAhead(const WindowRun& run, double median_ns) const {
+  int64_t pool = 0;
+  for (const Standing& standing : run.standings) pool += standing.Waiting();
+  Outlook outlook;
+  double work = static_cast<double>(pool), speed = 0;
+  for (const Standing& standing : run.standings) {
+    const Load load = LoadNow(run, standing, median_ns);
+    const double unit_ns = load.unit_ns > 0 ? load.unit_ns : 1;  // nobody was measured
+    const int64_t kept = standing.Kept();
+    work += static_cast<double>(kept) - load.ahead_ns / unit_ns;
+    speed += 1 / unit_ns;
+    outlook.now_ns =
+        std::max(outlook.now_ns, static_cast<double>(kept + standing.Waiting()) * unit_ns - load.ahead_ns);
+  }
+  outlook.all_ns = static_cast<double>(run.leases.size()) / speed;
+  outlook.possible_ns = work / speed;
+  return outlook;
 }
 
 // Asks for units back if that makes the window end sooner by enough. Looked at once in balance_interval_ns, so that a
@@ -63,28 +118,26 @@ bool Machine::Balance(Job& job) {
   if (run.leases.complete() || run.leases.free() > 0) return false;
   job.balance_at_ns = now_ns_ + options_.balance_interval_ns;
 
-  const std::vector<Load> loads = LoadsNow(run, job.members);
-  std::vector<Load> idle = loads;
-  for (Load& load : idle) load.pending = 0, load.ahead_ns = 0;
+  UpdateStandings(job, run);
+  const bool all_measured = std::all_of(run.standings.begin(), run.standings.end(),
+                                        [](const Standing& standing) { return standing.unit_ns > 0; });
+  const double median_ns = all_measured ? 0 : MedianUnitNs(job.members);  // for those that were not
+  const Outlook outlook = LookAhead(run, median_ns);
   const double least_gain_ns =
-      std::max(static_cast<double>(options_.move_gain_ns), options_.move_threshold * IdealNs(run.leases.size(), idle));
-  // One unit is under way; of who was asked before, all that it keeps counts as that.
-  std::vector<Load> kept = loads;
-  std::vector<int64_t> waiting(loads.size(), 0);
+      std::max(static_cast<double>(options_.move_gain_ns), options_.move_threshold * outlook.all_ns);
+  if (outlook.now_ns - outlook.possible_ns < least_gain_ns) return false;
+
+  std::vector<Load> loads, kept;
+  std::vector<int64_t> waiting;
   int64_t pool = 0;
-  for (size_t i = 0; i < loads.size(); ++i) {
-    const Part& part = run.parts.at(job.members[i]);
-    if (part.recalled > 0) {
-      kept[i].pending = std::max<int64_t>(loads[i].pending - part.recalled, 0);
-      continue;
-    }
-    kept[i].pending = std::min<int64_t>(loads[i].pending, 1);
-    waiting[i] = loads[i].pending - kept[i].pending;
-    pool += waiting[i];
+  for (const Standing& standing : run.standings) {
+    loads.push_back(LoadNow(run, standing, median_ns));
+    kept.push_back(loads.back());
+    kept.back().pending = standing.Kept();
+    waiting.push_back(standing.Waiting());
+    pool += waiting.back();
   }
   if (pool == 0) return false;
-  const double now_ns = MakespanNs(kept, waiting);
-  if (now_ns - IdealNs(pool, kept) < least_gain_ns) return false;  // the cheap way to see that nothing is to be done
   const double fair_ns = MakespanNs(kept, Apportion(pool, kept));
   bool asked = false;
   for (size_t i = 0; i < loads.size(); ++i) {
@@ -103,6 +156,7 @@ bool Machine::AskBack(Job& job, Incarnation worker, int64_t units, double late_n
   if (part.recalls >= kMaxRecalls) return false;
   ++part.recalls;
   part.recalled = units;
+  run.Touch(worker);
   ++run.recalls;
   Note(job, "move",
        absl::StrCat("window ", run.number, ": ", NameOf(worker), " is asked for ", Counted(units, "unit"),
@@ -121,6 +175,7 @@ void Machine::OnUnitsReturned(const UnitsReturned& event) {
   const auto part = run->parts.find(event.from);
   if (part == run->parts.end() || part->second.recalled == 0) return Drop("nothing was recalled");
   const int64_t asked = std::exchange(part->second.recalled, 0);
+  run->Touch(event.from);
   --run->recalls;
   std::vector<int64_t> units;
   const std::string wrong = CheckReturned(*run, event, asked, units);

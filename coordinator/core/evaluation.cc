@@ -41,7 +41,7 @@ void Machine::OnEvaluationReported(const EvaluationReported& event) {
   }
   if (evaluation == nullptr) return Drop("evaluation is not on the way");
   if (job.current && job.current->parts.count(event.from) > 0) {
-    job.current->parts.at(event.from).progress_ns = now_ns_;  // it comes before its units
+    job.current->NoteProgress(event.from, now_ns_);  // it comes before its units
   }
   for (const EvaluationReport& report : event.reports) {
     if (!(*evaluation)->leases.Holds(event.from, report.unit)) {

@@ -1,6 +1,7 @@
 #include "coordinator/core/leases.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "common/check.h"
 
@@ -12,6 +13,22 @@ void AppendUnit(int64_t unit, std::vector<UnitRange>& ranges) {
   } else {
     ranges.push_back({unit, 1});
   }
+}
+
+// A reference until the worker's units are revoked.
+Leases::Share& Leases::Change(Incarnation worker) {
+  Share& share = shares_[worker];
+  if (!share.changed) changed_.push_back(worker);
+  share.changed = true;
+  return share;
+}
+
+std::vector<Incarnation> Leases::TakeChanged() {
+  for (Incarnation worker : changed_) {
+    const auto share = shares_.find(worker);
+    if (share != shares_.end()) share->second.changed = false;
+  }
+  return std::exchange(changed_, {});
 }
 
 std::vector<UnitRange> Leases::Grant(Incarnation worker, int64_t count) {
@@ -26,7 +43,7 @@ std::vector<UnitRange> Leases::Grant(Incarnation worker, int64_t count) {
     --left;
   }
   free_ -= count;
-  shares_[worker].leased += count;
+  Change(worker).leased += count;
   return ranges;
 }
 
@@ -35,7 +52,7 @@ void Leases::GrantUnit(Incarnation worker, int64_t unit) {
   ACCRUE_CHECK(worker != Incarnation() && entry.holder == Incarnation() && !entry.done);
   entry.holder = worker;
   --free_;
-  ++shares_[worker].leased;
+  ++Change(worker).leased;
 }
 
 void Leases::CountFreeAsDone() {
@@ -53,13 +70,13 @@ void Leases::MarkDone(int64_t unit) {
   ACCRUE_CHECK(entry.holder != Incarnation() && !entry.done);
   entry.done = true;
   ++done_;
-  ++shares_[entry.holder].done;
+  ++Change(entry.holder).done;
 }
 
 void Leases::Return(Incarnation worker, int64_t unit) {
   ACCRUE_CHECK(Holds(worker, unit) && !Done(unit));
   units_[static_cast<size_t>(unit)] = Unit();
-  --shares_.at(worker).leased;
+  --Change(worker).leased;
   ++free_;
   first_free_ = std::min(first_free_, unit);
 }
@@ -107,7 +124,7 @@ void Leases::FreeOrphans() {
 void Leases::ForgetDone() {
   ACCRUE_CHECK(orphans_ == 0);
   for (Unit& unit : units_) unit.done = false;
-  for (auto& [worker, share] : shares_) share.done = 0;
+  for (auto& [worker, share] : shares_) Change(worker).done = 0;
   done_ = 0;
 }
 

@@ -4,6 +4,7 @@
 //  1. A unit is free, or leased to one worker. A done unit is leased, unless its holder's work outlived it
 //     (RevokeUnfinished, CountFreeAsDone).
 //  2. All counts are what counting the units would give.
+//  3. Who is not in changed_ has the share that it had when TakeChanged was called last.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,7 @@ class Leases {
   struct Share {
     int64_t leased = 0;
     int64_t done = 0;
+    bool changed = false;  // is in changed_
   };
 
   explicit Leases(int64_t units) : units_(static_cast<size_t>(units)) { free_ = units; }
@@ -62,9 +64,14 @@ class Leases {
   void Check() const;
 
   Share ShareOf(Incarnation worker) const;
+  // Workers whose shares have changed, or that were touched, since this was asked last; those that are gone, too.
+  std::vector<Incarnation> TakeChanged();
+  void Touch(Incarnation worker) { Change(worker); }
   std::vector<UnitRange> RangesOf(Incarnation worker) const;
 
  private:
+  Share& Change(Incarnation worker);
+
   struct Unit {
     Incarnation holder;  // 0: free, or done by one that is gone
     bool done = false;
@@ -72,6 +79,7 @@ class Leases {
 
   std::vector<Unit> units_;
   std::map<Incarnation, Share> shares_;
+  std::vector<Incarnation> changed_;
   int64_t free_ = 0;
   int64_t done_ = 0;
   int64_t orphans_ = 0;

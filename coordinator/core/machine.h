@@ -292,7 +292,12 @@ class Machine {
 
   // ---- balance.cc ----
   double MedianUnitNs(const std::vector<Incarnation>& workers) const;
+  Standing StandingOf(const WindowRun& run, Incarnation worker) const;
+  Load LoadNow(const WindowRun& run, const Standing& standing, double median_ns) const;
   std::vector<Load> LoadsNow(const WindowRun& run, const std::vector<Incarnation>& workers) const;
+  void UpdateStandings(const Job& job, WindowRun& run) const;
+  struct Outlook;
+  Outlook LookAhead(const WindowRun& run, double median_ns) const;
   bool Balance(Job& job);
   bool AskBack(Job& job, Incarnation worker, int64_t units, double late_ns);
   void OnUnitsReturned(const UnitsReturned& event);
@@ -306,7 +311,7 @@ class Machine {
   WindowRun* FindRun(Job& job, const Key& key);
   std::string CheckReport(const Job& job, const UnitReport& report, int64_t units) const;
   // A unit that the worker holds a lease of is done.
-  void CountUnit(const Job& job, WindowRun& run, Worker& worker, const UnitReport& report);
+  void CountUnit(Job& job, WindowRun& run, Worker& worker, const UnitReport& report);
   UnitReport Comparable(const Job& job, UnitReport report) const;
 
   // ---- audit.cc ----

@@ -170,7 +170,7 @@ void Machine::LeaseFree(Job& job, WindowRun& run) {
        absl::StrCat("window ", run.number, ": ", Counted(free, "unit"), " without a holder ", IsOrAre(free),
                     " leased again"));
   for (size_t i = 0; i < lessees.size(); ++i) {
-    if (run.Finished(lessees[i])) run.parts.at(lessees[i]).progress_ns = now_ns_;
+    if (run.Finished(lessees[i])) run.NoteProgress(lessees[i], now_ns_);
     std::vector<UnitRange> units = run.Grant(lessees[i], counts[i]);
     std::vector<UnitRange>& evaluation_units = evaluation_shares[lessees[i]];
     if (units.empty() && evaluation_units.empty()) continue;

@@ -77,15 +77,16 @@ void Machine::OnUnitsReported(const UnitsReported& event) {
       continue;
     }
     CountUnit(job, *run, worker, report);
-    run->parts.at(event.from).progress_ns = now_ns_;
+    run->NoteProgress(event.from, now_ns_);
     CompareWithLost(job, *run, event.from, report.unit);
   }
 }
 
-void Machine::CountUnit(const Job& job, WindowRun& run, Worker& worker, const UnitReport& report) {
+void Machine::CountUnit(Job& job, WindowRun& run, Worker& worker, const UnitReport& report) {
   run.Take(Comparable(job, report));
   if (run.audits.Has(report.unit)) run.audits.Hear(worker.identity.incarnation, Comparable(job, report));
   if (report.compute_ns <= 0) return;
+  if (job.current) job.current->Touch(worker.identity.incarnation);  // whatever window the unit is of
   const auto time_ns = static_cast<double>(report.compute_ns);
   worker.unit_ns = worker.unit_ns == 0 ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
 }

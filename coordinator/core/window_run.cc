@@ -20,6 +20,11 @@ std::vector<UnitRange> WindowRun::Grant(Incarnation worker, int64_t count) {
   return granted;
 }
 
+void WindowRun::NoteProgress(Incarnation worker, int64_t now_ns) {
+  parts.at(worker).progress_ns = now_ns;
+  Touch(worker);
+}
+
 void WindowRun::Take(const UnitReport& report) {
   leases.MarkDone(report.unit);
   reports[static_cast<size_t>(report.unit)] = report;
@@ -133,6 +138,7 @@ void WindowRun::StartOver(Attempt next) {
   disputed.clear();
   for (auto& [worker, part] : parts) part = Part();
   computed = recalls = returned = 0;
+  standings_epoch = Epoch();
   audits.StartOver();
   sealed.reset();
 }

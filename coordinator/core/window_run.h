@@ -8,6 +8,7 @@
 //  4. Units done by workers that are gone (leases.orphans()) are there only while some part holds all buckets final.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -40,6 +41,19 @@ struct Part {
   int64_t progress_ns = 0;    // when it last reported a unit, or was given some while it had none left
   int64_t recalled = 0;       // units that it was asked to give back, and has not answered; 0: none
   int recalls = 0;            // times that it was asked
+};
+
+// What tells when a member will be done: as last looked at, brought up to date where something changed.
+struct Standing {
+  double unit_ns = 0;       // Worker::unit_ns
+  int64_t pending = 0;      // units leased and not done
+  int64_t progress_ns = 0;  // of its Part,
+  int64_t recalled = 0;     // as this
+  // Units that are not begun, and may be asked for; of who was asked before, none.
+  int64_t Waiting() const { return recalled > 0 ? 0 : std::max<int64_t>(pending - 1, 0); }
+  // All others: one is under way; of who was asked before, all that it keeps counts as that.
+  int64_t Kept() const { return recalled > 0 ? std::max<int64_t>(pending - recalled, 0) : std::min<int64_t>(pending, 1); }
+  friend bool operator==(const Standing&, const Standing&) = default;
 };
 
 // A unit's report by a worker whose accumulator is gone: computed again, it must come out the same.
@@ -107,11 +121,16 @@ struct WindowRun {
   int64_t computed = 0;                  // parts that are
   int64_t recalls = 0;                   // parts that were asked to give units back, and have not answered
   int64_t returned = 0;                  // units given back and not leased since
+  std::vector<Standing> standings;       // of the members, in their order: Machine::UpdateStandings
+  Epoch standings_epoch;                 // whose members these are
   std::optional<Evaluation> evaluation;  // on the parameters before this window's step
   Audits audits;
   Epoch audits_epoch;  // for which all of them were looked at
   std::optional<Sealed> sealed;
 
+  // The worker's standing is to be looked at again.
+  void Touch(Incarnation worker) { leases.Touch(worker); }
+  void NoteProgress(Incarnation worker, int64_t now_ns);
   // Leases `count` free units; the worker has to compute before it counts as computed again.
   std::vector<UnitRange> Grant(Incarnation worker, int64_t count);
   void Take(const UnitReport& report);
