@@ -300,10 +300,12 @@ void Machine::Quarantine(Job& job, const Accusation& accusation) {
 
 // A skip or a replay must not come from one flipped bit: the reports that bring it about are checked first. A
 // skip follows from any unit that is not finite, so one is enough; the exponents of a replay follow from the
-// largest of each tensor that has outgrown its exponent. True when somebody is to be asked.
+// largest of each tensor that has outgrown its exponent. True when somebody is to be asked; below workers.min, who
+// comes next.
 bool Machine::CheckCauses(Job& job, const Totals& totals) {
   WindowRun& run = *job.current;
-  if (job.members.size() < 2) return false;
+  const auto members = static_cast<int64_t>(job.members.size());
+  if (members < 2 && members >= job.config.min_workers) return false;
   std::map<int64_t, std::string> causes;
   const auto add_first = [&](const auto& is_cause, const std::string& cause) {
     const auto found = std::find_if(run.reports.begin(), run.reports.end(), is_cause);

@@ -554,6 +554,30 @@ TEST_P(Causes, OneWorker_ItsWordIsTaken) {
   EXPECT_TRUE(!fleet.Sent<Replay>().empty() || fleet.Last<Seal>(fleet.workers[0]).verdict == Verdict::kSkip);
 }
 
+TEST_P(Causes, OneWorkerBelowTheLeast_IsCheckedByTheNextToCome) {
+  JobConfig config = SmallJob();
+  config.units_per_window = 1;
+  config.min_workers = 2;
+  Fleet fleet(2, config);
+  UnitReport report = fleet.UnitOf(0, 0);
+  GetParam().change(report);
+  fleet.special[{0, 0}] = report;
+  const Incarnation holder = fleet.workers[0];
+  ASSERT_THAT(fleet.Held(holder, 0), ElementsAre(0));
+  fleet.Gone(fleet.workers[1]);
+  fleet.Compute(holder, 0);
+  EXPECT_THAT(fleet.Sent<Replay>(), IsEmpty());
+  EXPECT_THAT(fleet.Sent<Seal>(), IsEmpty());
+  const Incarnation next = fleet.Join();
+  fleet.Load(next);
+  fleet.Synced(holder, "scratch");
+  fleet.Synced(next, "scratch");
+  EXPECT_THAT(fleet.Audited(next, 0), ElementsAre(0));
+  fleet.SendComputed(next, 0);
+  fleet.ReportAudits(next, 0);
+  EXPECT_TRUE(!fleet.Sent<Replay>().empty() || fleet.Last<Seal>(holder).verdict == Verdict::kSkip);
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Kinds, Causes,
     ::testing::Values(Cause{"NotFinite", [](UnitReport& report) { report.non_finite = true; }},

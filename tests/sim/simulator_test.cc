@@ -241,7 +241,7 @@ TEST_P(Chaos, AFaultyDeviceToo_DigestsOfOne) { EXPECT_EQ(CheckScenario(LiarScena
 INSTANTIATE_TEST_SUITE_P(Seeds, Chaos, ::testing::Range(uint64_t{1}, uint64_t{41}));
 
 // Seeds of soaks that once failed.
-INSTANTIATE_TEST_SUITE_P(Found, Chaos, ::testing::Values(uint64_t{239912267066419}));
+INSTANTIATE_TEST_SUITE_P(Found, Chaos, ::testing::Values(uint64_t{239912267066419}, uint64_t{101571242603792}));
 
 class Coordinator : public ::testing::TestWithParam<uint64_t> {};
 
