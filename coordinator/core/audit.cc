@@ -81,6 +81,7 @@ void Machine::ChooseAudits(const Job& job, WindowRun& run) const {
 }
 
 void Machine::OnAuditReported(Job& job, WindowRun& run, const UnitsReported& event) {
+  if (const auto part = run.parts.find(event.from); part != run.parts.end()) part->second.active_ns = now_ns_;
   for (const UnitReport& report : event.reports) {
     const std::string wrong = CheckReport(job, report, run.leases.size());
     if (!wrong.empty()) return ExpelWorker(event.from, wrong, true);
@@ -263,10 +264,11 @@ bool Machine::AskAnother(const Job& job, WindowRun& run, int64_t unit, AuditRoun
   return true;
 }
 
-bool Machine::SendAudits(Job& job, const WindowRun& run, AuditRound& round) {
+bool Machine::SendAudits(Job& job, WindowRun& run, AuditRound& round) {
   int64_t units = 0;
   for (const auto& [worker, asked] : round.asked) {
     units += static_cast<int64_t>(asked.size());
+    run.parts[worker].active_ns = now_ns_;
     Plan plan;
     plan.key = KeyFor(job, worker, run.number, run.attempt);
     plan.scalars = run.scalars;

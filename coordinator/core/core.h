@@ -39,6 +39,10 @@ struct CoreOptions {
   int64_t sync_timeout_ns = 120'000'000'000;  // for a joiner to hold the state
   // Whether a newcomer copies the state beside the members' work, where a job allows it, or always between two windows.
   bool copy_beside = true;
+  // A member of which nothing comes for so many times its usual unit time, and for so long at least, loses its leases
+  // although it is heard. Above the worker's own limit (--stall-timeout), which is half of these.
+  double lease_timeout_units = 40;
+  int64_t lease_timeout_least_ns = 60'000'000'000;
   bool check_thoroughly = false;  // every invariant after every event, at O(units): for simulations
   // Units not begun are taken from a late worker if the window ends sooner by so much of the time that it would take if
   // split ideally, and by so much at least; who is late is looked at so often.

@@ -142,6 +142,7 @@ void Machine::OnTick() {
   const int64_t asleep_ns = last_tick_ns_ < 0 ? 0 : now_ns_ - last_tick_ns_;
   last_tick_ns_ = now_ns_;
   if (asleep_ns > options_.dead_after_ns / 2) {
+    awake_since_ns_ = now_ns_;
     for (auto& [incarnation, worker] : workers_) worker.last_seen_ns += asleep_ns;
     for (const auto& job : jobs_) {
       if (job->restoring) job->restoring->deadline_ns += asleep_ns;
@@ -159,6 +160,7 @@ void Machine::OnTick() {
     if (job->Terminal()) continue;
     touched_.insert(job.get());
     GiveUpLateCopies(*job);
+    ExpelOverdue(*job);
     if (job->sync && now_ns_ > job->sync->deadline_ns) {
       std::vector<Incarnation> late;
       for (Incarnation receiver : job->sync->receivers) {

@@ -4,7 +4,8 @@
 // order, until nothing is left to do. So a decision depends on the facts and not on the order in which they
 // came in.
 //
-// One file an idea: jobs.cc, members.cc, joining.cc, copying.cc, planning.cc, balance.cc, reports.cc, audit.cc, seal.cc, commit.cc,
+// One file an idea: jobs.cc, members.cc, joining.cc, copying.cc, planning.cc, balance.cc, overdue.cc, reports.cc, audit.cc, seal.cc,
+// commit.cc,
 // recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
 #pragma once
 
@@ -153,6 +154,7 @@ struct Job {
   std::string communicator;          // empty: spent; the next seal names a new one
   int rollbacks = 0;                 // for want of an agreement, since the last window that was new
   int64_t balance_at_ns = 0;         // when to look again who is late
+  int64_t leases_looked_at_ns = 0;   // for leases that are over
   int failed_reduces = 0;            // in a row, without a death
   int64_t seal_not_before_ns = 0;    // a reduce that failed so is not tried again at once
   std::optional<Sync> sync;
@@ -283,7 +285,7 @@ class Machine {
   void PlanWindow(Job& job, int64_t number);
   bool LeaseFreeUnits(Job& job);
   void LeaseFree(Job& job, WindowRun& run);
-  void SendPlan(Job& job, const WindowRun& run, Incarnation worker, std::vector<UnitRange> units,
+  void SendPlan(Job& job, WindowRun& run, Incarnation worker, std::vector<UnitRange> units,
                 std::vector<UnitRange> evaluation_units, const std::vector<int>& exponents);
   void SendEntryPlans(Job& job, Incarnation worker);
   std::vector<Incarnation> Lessees(const Job& job) const;
@@ -303,6 +305,10 @@ class Machine {
   void OnUnitsReturned(const UnitsReturned& event);
   std::string CheckReturned(const WindowRun& run, const UnitsReturned& event, int64_t asked,
                             std::vector<int64_t>& units) const;
+
+  // ---- overdue.cc ----
+  void ExpelOverdue(Job& job);
+  int64_t LeaseTimeoutNs(const Worker& worker) const;
 
   // ---- reports.cc ----
   void OnUnitsReported(const UnitsReported& event);
@@ -330,7 +336,7 @@ class Machine {
                                            const std::vector<Audit::Camp>& camps, AuditRound& round);
   bool ParametersAreRight(const Job& job, const WindowRun& run) const;
   bool AskAnother(const Job& job, WindowRun& run, int64_t unit, AuditRound& round);
-  bool SendAudits(Job& job, const WindowRun& run, AuditRound& round);
+  bool SendAudits(Job& job, WindowRun& run, AuditRound& round);
   void Quarantine(Job& job, const Accusation& accusation);
   bool CheckCauses(Job& job, const Totals& totals);
   void RecordAudit(Job& job, const std::string& reason, Incarnation worker, const std::string& detail);
@@ -411,6 +417,7 @@ class Machine {
   std::map<std::string, int64_t> dropped_;
   bool match_idle_ = false;  // an idle worker or a job's wish is new
   int64_t last_tick_ns_ = -1;
+  int64_t awake_since_ns_ = 0;  // this process has been running
 
   // Of the Apply on the way.
   int64_t now_ns_ = 0;

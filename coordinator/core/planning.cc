@@ -120,8 +120,9 @@ void Machine::PlanWindow(Job& job, int64_t number) {
   }
 }
 
-void Machine::SendPlan(Job& job, const WindowRun& run, Incarnation worker, std::vector<UnitRange> units,
+void Machine::SendPlan(Job& job, WindowRun& run, Incarnation worker, std::vector<UnitRange> units,
                        std::vector<UnitRange> evaluation_units, const std::vector<int>& exponents) {
+  run.parts[worker].active_ns = now_ns_;
   Plan plan;
   plan.key = KeyFor(job, worker, run.number, run.attempt);
   plan.units = std::move(units);

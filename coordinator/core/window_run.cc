@@ -21,7 +21,8 @@ std::vector<UnitRange> WindowRun::Grant(Incarnation worker, int64_t count) {
 }
 
 void WindowRun::NoteProgress(Incarnation worker, int64_t now_ns) {
-  parts.at(worker).progress_ns = now_ns;
+  Part& part = parts.at(worker);
+  part.progress_ns = part.active_ns = now_ns;
   Touch(worker);
 }
 

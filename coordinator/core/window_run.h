@@ -41,6 +41,7 @@ struct Part {
   int64_t progress_ns = 0;    // when it last reported a unit, or was given some while it had none left
   int64_t recalled = 0;       // units that it was asked to give back, and has not answered; 0: none
   int recalls = 0;            // times that it was asked
+  int64_t active_ns = 0;      // when last something came of it, or it was given something; or nothing was asked of it
 };
 
 // What tells when a member will be done: as last looked at, brought up to date where something changed.

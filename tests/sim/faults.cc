@@ -15,7 +15,7 @@ namespace accrue::core {
 std::string FaultRates::Text() const {
   return absl::StrCat("a second: kills ", kills, ", losses ", losses, ", freezes ", freezes, ", leaves ", leaves,
                       ", joins ", joins, ", breaks ", breaks, ", drops ", drops, ", cuts ", cuts, ", splits ", splits,
-                      ", crashes ", crashes, ", blackouts ", blackouts, ", pauses ", pauses, ", slows ", slows, ", flips ", flips,
+                      ", crashes ", crashes, ", blackouts ", blackouts, ", pauses ", pauses, ", slows ", slows, ", flips ", flips, ", hangs ", hangs,
                       "; probabilities: failed checkpoints ", failed_checkpoints, ", repeats ", repeats, "; for ",
                       static_cast<double>(until_ns) * 1e-9, " s");
 }
@@ -32,7 +32,7 @@ void Faults::Plan() {
       {Kind::kLeave, rates.leaves}, {Kind::kJoin, rates.joins},      {Kind::kBreak, rates.breaks},
       {Kind::kDrop, rates.drops},   {Kind::kCut, rates.cuts},        {Kind::kSplit, rates.splits},
       {Kind::kCrash, rates.crashes}, {Kind::kBlackout, rates.blackouts}, {Kind::kPause, rates.pauses},
-      {Kind::kSlow, rates.slows},   {Kind::kFlip, rates.flips}};
+      {Kind::kSlow, rates.slows},   {Kind::kFlip, rates.flips},     {Kind::kHang, rates.hangs}};
   for (const auto& [kind, rate] : kinds) {
     if (rate <= 0) continue;
     double time_s = 0;
@@ -100,6 +100,8 @@ void Faults::StrikeWorker(Kind kind, SimulatedWorker& victim) {
       return simulator_.AtWorker(Within(0, 2), victim.incarnation(), [&victim] { victim.SlowDown(1); });
     case Kind::kFlip:
       return victim.Flip();
+    case Kind::kHang:  // until its own watchdog sees it, should nobody do so before
+      return simulator_.Hang(victim, Within(6, 20));
     case Kind::kDrop:
       simulator_.Cover("stream broken");
       return simulator_.network().Drop(victim);

@@ -15,7 +15,7 @@ class Faults {
   void Plan();
 
  private:
-  enum class Kind { kKill, kLose, kFreeze, kLeave, kJoin, kBreak, kDrop, kCut, kSplit, kCrash, kBlackout, kPause, kSlow, kFlip };
+  enum class Kind { kKill, kLose, kFreeze, kLeave, kJoin, kBreak, kDrop, kCut, kSplit, kCrash, kBlackout, kPause, kSlow, kFlip, kHang };
 
   void Strike(Kind kind);
   void StrikeWorker(Kind kind, SimulatedWorker& victim);

@@ -89,6 +89,7 @@ SimulationConfig ChaosScenario(uint64_t seed) {
   // Messages that take as long as units do cross each other.
   if (draw.Between(0, 3) == 0) config.delay_spread_ns = draw.Between(5, 60) * 1'000'000;
   faults.until_ns = draw.Between(5, 30) * 1'000'000'000;
+  faults.hangs = draw.Tenths(0, 2);
   return config;
 }
 

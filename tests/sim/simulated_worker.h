@@ -62,7 +62,7 @@ class SimulatedWorker {
   bool flipped = false;  // its state is not what it should be
   bool faulty = false;   // its units come out wrong at times
   bool leaving = false;
-  int64_t frozen_until_ns = 0;
+  int64_t frozen_until_ns = 0;               // INT64_MAX: it hangs
   std::vector<std::function<void()>> held_back;  // what fell into that time
   // The network's: the stream, and when the last message that is on the way arrives.
   bool connected = false;

@@ -27,9 +27,10 @@ struct FaultRates {
   double pauses = 0;     // asked for by people, for a moment
   double slows = 0;      // a worker becomes up to six times slower for a while
   double flips = 0;      // of a bit of a worker's state
+  double hangs = 0;      // a worker does nothing more, but for its heartbeats
   // Probabilities.
   double failed_checkpoints = 0;
-  double repeats = 0;  // that a message comes once more after its stream has ended
+  double repeats = 0;  // that a message comes once more after its stream has ended, or its attempt or seal is void
 
   int64_t until_ns = 0;
   std::string Text() const;

@@ -12,6 +12,7 @@ namespace accrue::core {
 namespace {
 
 constexpr int64_t kTickNs = 100'000'000, kHeartbeatNs = 250'000'000;
+constexpr int64_t kLeaseTimeoutNs = 4'000'000'000;
 constexpr size_t kCheckpointsKept = 2;
 constexpr int64_t kVerifyNs = 20'000'000;  // until a checkpoint's files are verified
 constexpr int64_t kThoroughUnits = 64;     // units a window up to which every invariant is checked after every event
@@ -120,6 +121,7 @@ std::string Simulator::Stuck() const {
 void Simulator::StartCore(const StartPoint& start) {
   CoreOptions options;
   options.term = Term(++term_);
+  options.lease_timeout_least_ns = kLeaseTimeoutNs;
   options.check_thoroughly = config_.job.units_per_window <= kThoroughUnits;
   options.first_incarnation = workers_.empty() ? 1 : workers_.rbegin()->first.value() + 1;
   core_ = std::make_unique<Core>(options);
@@ -363,6 +365,25 @@ void Simulator::End(SimulatedWorker& worker, bool told) {
   Cover(told ? "worker killed" : "machine lost");
   ++result_.deaths;
   EndLife(worker, told, 0.2 + Uniform());
+}
+
+void Simulator::Hang(SimulatedWorker& worker, int64_t until_ns) {
+  if (worker.frozen_until_ns == INT64_MAX) return;
+  Cover("worker hangs");
+  worker.frozen_until_ns = INT64_MAX;
+  HeartbeatOfHung(worker.incarnation());
+  At(until_ns, [this, incarnation = worker.incarnation()] {
+    if (SimulatedWorker* const hung = Find(incarnation)) End(*hung, /*told=*/true);
+  });
+}
+
+void Simulator::HeartbeatOfHung(Incarnation incarnation) {
+  At(now_ns_ + kHeartbeatNs, [this, incarnation] {
+    SimulatedWorker* const worker = Find(incarnation);
+    if (worker == nullptr) return;
+    network_.FromWorker(*worker, WorkerHeartbeat{incarnation, 1});
+    HeartbeatOfHung(incarnation);
+  });
 }
 
 void Simulator::NewLife(SimulatedWorker& worker, const std::string& why) {

@@ -66,6 +66,8 @@ class Simulator {
   void Join(SimulatedWorker& worker, bool resumed);
   // The process ends; another takes its place after a while. told: its stream ends with it.
   void End(SimulatedWorker& worker, bool told);
+  // It does nothing more, but for its heartbeats, until its process ends.
+  void Hang(SimulatedWorker& worker, int64_t until_ns);
   // The process goes on as a new incarnation, with nothing of what it held.
   void NewLife(SimulatedWorker& worker, const std::string& why);
   void FromWorker(SimulatedWorker& worker, Event event) { network_.FromWorker(worker, std::move(event)); }
@@ -103,6 +105,7 @@ class Simulator {
   void MeasureMakespan(const WindowRecord& record);
   void StartProcess(int64_t slot);
   void Heartbeat(Incarnation worker);
+  void HeartbeatOfHung(Incarnation worker);
   void Tick();
   void FinishCheckpointFiles();  // of the first that waits
   bool IsGood(const FinishCheckpoint& finish) const;
