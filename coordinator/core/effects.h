@@ -122,6 +122,7 @@ using WorkerMessage =
 struct Send {
   Incarnation to;
   WorkerMessage message;
+  bool may_wait = false;  // it is not needed before what is sent next; the order of what a worker is sent stays
 };
 // Ends the worker's stream with a refusal; rejoin: it may come back as a new incarnation.
 struct Expel {

@@ -192,7 +192,11 @@ Key Machine::KeyFor(const Job& job, Incarnation worker, int64_t window, Attempt 
 }
 
 void Machine::SendTo(Incarnation worker, WorkerMessage message) {
-  effects_.push_back(Send{worker, std::move(message)});
+  const auto* const plan = std::get_if<Plan>(&message);
+  const Job* const job = plan == nullptr ? nullptr : FindJob(plan->key.job);
+  // Units of the window after the one on the way are not begun before that is sealed.
+  const bool may_wait = job != nullptr && plan->key.window.value() > job->committed;
+  effects_.push_back(Send{worker, std::move(message), may_wait});
 }
 
 std::string Machine::NameOf(Incarnation worker) const {

@@ -1,5 +1,6 @@
 #include "coordinator/server/coordinator.h"
 
+#include <algorithm>
 #include <chrono>
 #include <future>
 #include <iterator>
@@ -17,6 +18,9 @@ namespace accrue {
 namespace {
 
 constexpr int64_t kTickNs = 50'000'000;
+// For which what may wait does so, for another message to go with; and links that are then flushed in one go.
+constexpr int64_t kHoldNs = 20'000'000;
+constexpr int kFlushedAtOnce = 16;
 constexpr size_t kMaxQueuedTasks = 200'000;
 constexpr int64_t kHeartbeatIntervalMs = 250;
 
@@ -141,8 +145,10 @@ void Coordinator::Loop() {
   while (true) {
     std::deque<Task> batch;
     {
+      const int64_t until_flush_ns =
+          held_.empty() ? kTickNs : std::max<int64_t>(held_.front().first - clock_.SteadyNowNs(), 0);
       std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait_for(lock, std::chrono::nanoseconds(kTickNs), [this] { return stopping_ || !queue_.empty(); });
+      wake_.wait_for(lock, std::chrono::nanoseconds(std::min(kTickNs, until_flush_ns)), [this] { return stopping_ || !queue_.empty(); });
       if (stopping_ && queue_.empty()) {
         watchdog_.Rest();
         break;
@@ -153,6 +159,7 @@ void Coordinator::Loop() {
     metrics_.QueueLength(batch.size());
     for (const Task& task : batch) task();
     if (clock_.SteadyNowNs() >= next_tick_ns_) Tick();
+    FlushHeld();
     if (changed_) Publish();
   }
   Publish();
@@ -369,7 +376,17 @@ void Coordinator::SendToWorker(const core::Send& effect) {
   DropReplacedCommunicator(effect.message);
   v1::CoordinatorMessage message = MessageToProto(effect.message, context);
   if (message.has_release() && workers_.at(effect.to).drained) message.mutable_release()->set_shut_down(true);
-  link->Send(std::move(message));
+  if (!effect.may_wait) return link->Send(std::move(message));
+  link->Hold(std::move(message));
+  held_.emplace_back(clock_.SteadyNowNs() + kHoldNs, effect.to);
+}
+
+// A few at a time, so that no event waits for them.
+void Coordinator::FlushHeld() {
+  for (int i = 0; i < kFlushedAtOnce && !held_.empty() && held_.front().first <= clock_.SteadyNowNs(); ++i) {
+    if (const auto link = LinkOf(held_.front().second)) link->Flush();
+    held_.pop_front();
+  }
 }
 
 void Coordinator::DropReplacedCommunicator(const core::WorkerMessage& message) {

@@ -117,6 +117,7 @@ class Coordinator {
   void OnStateChanged(const core::PersistState& effect);
   void OnFinishCheckpoint(const core::FinishCheckpoint& effect);
   void SendToWorker(const core::Send& effect);
+  void FlushHeld();
   void DropReplacedCommunicator(const core::WorkerMessage& message);
   // Ends the job for a reason of the server's own; takes effect after the event on the way.
   void FailJob(JobRun& run, const absl::Status& status);
@@ -150,6 +151,7 @@ class Coordinator {
   std::map<Incarnation, WorkerEntry> workers_;
   std::map<JobId, Timeline> timelines_;  // as last made durable by this process
   std::deque<core::Event> own_events_;  // that effects gave rise to
+  std::deque<std::pair<int64_t, Incarnation>> held_;  // who is to be flushed when
   int64_t next_tick_ns_ = 0;
   int64_t next_retry_ns_ = 0;
   bool changed_ = true;  // since the last snapshot

@@ -5,6 +5,7 @@
 #include <deque>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
@@ -68,15 +69,18 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   // ---- WorkerLink ----
   void Send(v1::CoordinatorMessage message) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (ending_) return;
-    if (outgoing_.size() >= kMaxQueuedMessages) {
-      // A worker that does not read. What it misses cannot be made good.
-      reason_ = absl::StrCat("more than ", kMaxQueuedMessages, " messages wait for it to read");
-      ending_ = true;
-      outgoing_.resize(writing_ ? 1 : 0);
-    } else {
-      outgoing_.push_back(std::move(message));
-    }
+    Queue(std::move(message));
+    Continue();
+  }
+
+  void Hold(v1::CoordinatorMessage message) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Queue(std::move(message));
+    if (ending_) Continue();
+  }
+
+  void Flush() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
     Continue();
   }
 
@@ -122,8 +126,11 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   void OnWriteDone(bool ok) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     writing_ = false;
-    if (ok) PassSentPoint(outgoing_.front());
+    buffered_.push_back(std::move(outgoing_.front()));
     outgoing_.pop_front();
+    if (ok && !hinted_) {
+      for (const v1::CoordinatorMessage& message : std::exchange(buffered_, {})) PassSentPoint(message);
+    }
     if (!ok) {
       outgoing_.clear();
       EndLocked("the connection broke");
@@ -177,6 +184,19 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
     if (!finished_) StartRead(&incoming_);
   }
 
+  // Unless the stream is to end.
+  void Queue(v1::CoordinatorMessage message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (ending_) return;
+    if (outgoing_.size() >= kMaxQueuedMessages) {
+      // A worker that does not read. What it misses cannot be made good.
+      reason_ = absl::StrCat("more than ", kMaxQueuedMessages, " messages wait for it to read");
+      ending_ = true;
+      outgoing_.resize(writing_ ? 1 : 0);
+    } else {
+      outgoing_.push_back(std::move(message));
+    }
+  }
+
   void End(const std::string& reason) {
     const std::lock_guard<std::mutex> lock(mutex_);
     EndLocked(reason);
@@ -193,7 +213,10 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
     if (writing_ || finished_) return;
     if (!outgoing_.empty()) {
       writing_ = true;
-      StartWrite(&outgoing_.front());
+      hinted_ = outgoing_.size() > 1;
+      grpc::WriteOptions options;
+      if (hinted_) options.set_buffer_hint();
+      StartWrite(&outgoing_.front(), options);
     } else if (ending_) {
       finished_ = true;
       Finish(end_status_);
@@ -212,6 +235,8 @@ class WorkerSession : public grpc::ServerBidiReactor<v1::WorkerMessage, v1::Coor
   Incarnation incarnation_;  // written once, before the read that follows Hello is started
   std::deque<v1::CoordinatorMessage> outgoing_ ABSL_GUARDED_BY(mutex_);  // the first is being written while writing_
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool hinted_ ABSL_GUARDED_BY(mutex_) = false;  // what is being written goes to the wire with what follows
+  std::vector<v1::CoordinatorMessage> buffered_ ABSL_GUARDED_BY(mutex_);  // written so, and not on the wire
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;    // nothing more is taken; what is queued is sent
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;  // Finish is called
   bool done_ ABSL_GUARDED_BY(mutex_) = false;

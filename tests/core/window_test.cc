@@ -50,6 +50,24 @@ TEST(Window, HalfReported_NextIsPlannedWithoutExponents) {
   EXPECT_THAT(harness.Sent<Plan>(), IsEmpty());  // never two ahead
 }
 
+TEST(Window, OnlyThePlanAhead_MayWaitToBeSent) {
+  Harness harness;
+  harness.Submit(SmallJob());
+  const auto waits = [&] {
+    std::vector<bool> waits;
+    for (const Send& send : harness.Effects<Send>()) waits.push_back(send.may_wait);
+    return waits;
+  };
+  const auto workers = harness.Start(2);
+  EXPECT_THAT(waits(), ElementsAre(false, false));  // Plans of window 0
+  harness.ReportUnits(workers[0], 0);
+  EXPECT_THAT(waits(), ElementsAre(true, true));  // of window 1
+  harness.Gone(workers[0]);
+  EXPECT_THAT(waits(), ElementsAre(false, true));  // its units, of both
+  harness.Compute(workers[1], 0);
+  EXPECT_THAT(waits(), ElementsAre(false));  // the Seal
+}
+
 TEST(Window, AllComputed_SealsForAllMembersInRankOrderWithSumsOfTheUnits) {
   Harness harness;
   harness.Submit(SmallJob());

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <future>
 #include <memory>
 #include <string>
@@ -132,6 +133,28 @@ TEST_F(WorkersTest, Killed_BeforeTheSeal_TheOtherDoesItsUnits) {
   EXPECT_EQ(watched.statuses.back().state(), v1::JOB_STATE_SUCCEEDED) << watched.statuses.back().reason();
   EXPECT_THAT(watched.WindowNumbers(), ElementsAre(0, 1, 2, 3));
   EXPECT_EQ(watched.windows.back().digest(), FakeWorker::DigestAfter(4));
+}
+
+// It may wait for another message to go with, but none follows here.
+TEST_F(WorkersTest, PlanAhead_ComesWithoutASeal) {
+  v1::SubmitRequest request = Request();
+  request.mutable_spec()->mutable_workers()->set_max(2);
+  request.mutable_spec()->mutable_workers()->set_min(2);
+  ASSERT_TRUE(Submit(request).ok());
+  FakeWorkerOptions deaf;
+  deaf.address = server_->grpc_address();
+  deaf.name = "deaf";
+  deaf.filter = [](const v1::CoordinatorMessage& message) { return !message.has_plan(); };
+  std::promise<void> planned;
+  FakeWorkerOptions attentive = deaf;
+  attentive.name = "attentive";
+  attentive.filter = [&](const v1::CoordinatorMessage& message) {
+    if (message.has_plan() && message.plan().key().window() == 1) planned.set_value();
+    return true;
+  };
+  FakeWorker first(deaf), second(attentive);
+  EXPECT_EQ(planned.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
+  for (const v1::CoordinatorMessage& message : second.Messages()) EXPECT_FALSE(message.has_seal());
 }
 
 TEST_F(WorkersTest, JobFailed_FatalForTheJob_EndsItWithThatReason) {
