@@ -25,6 +25,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "accrue/v1/worker.grpc.pb.h"
 #include "common/clock.h"
 #include "common/version.h"
@@ -130,6 +131,7 @@ class StreamWorker : public grpc::ClientBidiReactor<v1::WorkerMessage, v1::Coord
       : unit_ns_(unit_ns), waits_(waits), timers_(timers) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // else all would share one connection
+    arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);            // as accrue-worker
     stub_ = v1::WorkerService::NewStub(
         grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments));
     stub_->async()->Session(&context_, this);
@@ -345,5 +347,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: %s ADDRESS WORKERS MILLISECONDS [WINDOWS]\n", argv[0]);
     return 2;
   }
+  // The fleet is not what is measured, and shares the coordinator's cores: as little as can be of its own.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   return accrue::Run(argv[1], workers, static_cast<int64_t>(milliseconds * 1e6), argc > 4 ? std::atoll(argv[4]) : 1);
 }

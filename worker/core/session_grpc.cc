@@ -47,6 +47,7 @@ std::shared_ptr<grpc::Channel> NewChannel(const std::string& address) {
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMs);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kConnectMs);
   // A coordinator that is cut off, or whose host has vanished, ends no connection.
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);  // messages are small, and there are many workers
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveMs);
   return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
