@@ -58,8 +58,8 @@ struct Seal {
   SharedList<Incarnation> members;  // rank order
   std::string communicator;
   int64_t valid_tokens = 0;
-  std::vector<uint64_t> bucket_checksums;
-  std::vector<int> next_exponents;
+  SharedList<uint64_t> bucket_checksums;
+  SharedList<int> next_exponents;
   std::optional<CheckpointOrder> checkpoint;
   std::string reason;
   SharedList<int64_t> final_buckets;  // of each member, in rank order; empty: none

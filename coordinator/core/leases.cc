@@ -1,6 +1,7 @@
 #include "coordinator/core/leases.h"
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "common/check.h"
@@ -15,7 +16,7 @@ void AppendUnit(int64_t unit, std::vector<UnitRange>& ranges) {
   }
 }
 
-// A reference until the worker's units are revoked.
+// A reference until the next call.
 Leases::Share& Leases::Change(Incarnation worker) {
   Share& share = shares_[worker];
   if (!share.changed) changed_.push_back(worker);

@@ -8,9 +8,9 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "coordinator/core/types.h"
 
 namespace accrue::core {
@@ -78,7 +78,7 @@ class Leases {
   };
 
   std::vector<Unit> units_;
-  std::map<Incarnation, Share> shares_;
+  absl::flat_hash_map<Incarnation, Share> shares_;
   std::vector<Incarnation> changed_;
   int64_t free_ = 0;
   int64_t done_ = 0;

@@ -21,6 +21,7 @@
 #include "coordinator/core/apportion.h"
 #include "coordinator/core/core.h"
 #include "coordinator/core/window_run.h"
+#include "coordinator/core/worker_map.h"
 
 namespace accrue::core {
 
@@ -191,7 +192,7 @@ class Machine {
   JobView View(const Job& job) const;
   WorkerView View(const Worker& worker) const;
   const std::vector<std::unique_ptr<Job>>& jobs() const { return jobs_; }
-  const std::map<Incarnation, Worker>& workers() const { return workers_; }
+  const WorkerMap<Worker>& workers() const { return workers_; }
   const std::map<std::string, int64_t>& dropped() const { return dropped_; }
   const Job* FindJob(const JobId& id) const;
 
@@ -410,7 +411,7 @@ class Machine {
 
   const CoreOptions options_;
   int64_t next_incarnation_;
-  std::map<Incarnation, Worker> workers_;
+  WorkerMap<Worker> workers_;
   std::set<Incarnation> idle_;
   std::vector<std::unique_ptr<Job>> jobs_;  // in order of submission
   absl::flat_hash_map<JobId, Job*> jobs_by_id_;

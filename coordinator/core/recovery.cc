@@ -163,9 +163,7 @@ void Machine::ExpelMostAccused(Job& job) {
 void Machine::StartAttempt(Job& job, const std::vector<int>& exponents, const std::string& kind,
                            const std::string& reason) {
   WindowRun& run = *job.current;
-  for (const auto& [worker, part] : std::map(run.parts)) {
-    if (!std::binary_search(job.members.begin(), job.members.end(), worker)) run.Drop(worker);
-  }
+  for (Incarnation worker : run.PartsBeyond(job.members)) run.Drop(worker);
   run.StartOver(run.attempt.Next());
   run.begun_at_ns = now_ns_;
   job.exponents = exponents;

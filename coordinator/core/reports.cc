@@ -86,7 +86,8 @@ void Machine::CountUnit(Job& job, WindowRun& run, Worker& worker, const UnitRepo
   run.Take(Comparable(job, report));
   if (run.audits.Has(report.unit)) run.audits.Hear(worker.identity.incarnation, Comparable(job, report));
   if (report.compute_ns <= 0) return;
-  if (job.current) job.current->Touch(worker.identity.incarnation);  // whatever window the unit is of
+  // What it takes for a unit tells of the window on the way, whichever this one is of.
+  if (job.current && &*job.current != &run) job.current->Touch(worker.identity.incarnation);
   const auto time_ns = static_cast<double>(report.compute_ns);
   worker.unit_ns = worker.unit_ns == 0 ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
 }

@@ -1,6 +1,7 @@
 #include "coordinator/core/window_run.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
@@ -26,9 +27,9 @@ void WindowRun::NoteProgress(Incarnation worker, int64_t now_ns) {
   Touch(worker);
 }
 
-void WindowRun::Take(const UnitReport& report) {
+void WindowRun::Take(UnitReport report) {
   leases.MarkDone(report.unit);
-  reports[static_cast<size_t>(report.unit)] = report;
+  reports[static_cast<size_t>(report.unit)] = std::move(report);
 }
 
 std::string WindowRun::CheckManifest(Incarnation worker, const std::vector<BucketManifest>& manifest) const {
@@ -124,11 +125,15 @@ void WindowRun::Drop(Incarnation worker) {
 void WindowRun::Unseal(const std::vector<Incarnation>& members) {
   for (const auto& [worker, failure] : sealed->failed) parts.at(worker).final_buckets = failure.final_buckets;
   sealed.reset();
-  std::vector<Incarnation> gone;
+  for (Incarnation worker : PartsBeyond(members)) Drop(worker);
+}
+
+std::vector<Incarnation> WindowRun::PartsBeyond(const std::vector<Incarnation>& members) const {
+  std::vector<Incarnation> beyond;
   for (const auto& [worker, part] : parts) {
-    if (!std::binary_search(members.begin(), members.end(), worker)) gone.push_back(worker);
+    if (!std::binary_search(members.begin(), members.end(), worker)) beyond.push_back(worker);
   }
-  for (Incarnation worker : gone) Drop(worker);
+  return beyond;
 }
 
 void WindowRun::StartOver(Attempt next) {

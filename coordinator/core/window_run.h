@@ -19,6 +19,7 @@
 #include "coordinator/core/effects.h"
 #include "coordinator/core/leases.h"
 #include "coordinator/core/types.h"
+#include "coordinator/core/worker_map.h"
 
 namespace accrue::core {
 
@@ -118,7 +119,7 @@ struct WindowRun {
   std::vector<UnitReport> reports;
   std::map<int64_t, LostReport> lost;  // by unit
   std::string disputed;  // why what is final cannot be trusted: a unit in it came out differently when computed again
-  std::map<Incarnation, Part> parts;
+  WorkerMap<Part> parts;
   int64_t computed = 0;                  // parts that are
   int64_t recalls = 0;                   // parts that were asked to give units back, and have not answered
   int64_t returned = 0;                  // units given back and not leased since
@@ -134,7 +135,7 @@ struct WindowRun {
   void NoteProgress(Incarnation worker, int64_t now_ns);
   // Leases `count` free units; the worker has to compute before it counts as computed again.
   std::vector<UnitRange> Grant(Incarnation worker, int64_t count);
-  void Take(const UnitReport& report);
+  void Take(UnitReport report);
   // "" if the manifest is the final buckets that the worker has, and in the others exactly what it was leased and
   // has reported; else what is wrong.
   std::string CheckManifest(Incarnation worker, const std::vector<BucketManifest>& manifest) const;
@@ -150,6 +151,8 @@ struct WindowRun {
   void Drop(Incarnation worker);
   // The reduce is given up: takes down what each member has of it, and drops the parts of all others.
   void Unseal(const std::vector<Incarnation>& members);
+  // Whose parts are there although they are no members.
+  std::vector<Incarnation> PartsBeyond(const std::vector<Incarnation>& members) const;
   // The attempt is void: nothing is done, leases stay.
   void StartOver(Attempt next);
   Totals Sum() const;
