@@ -13,12 +13,22 @@ constexpr int64_t kNoticeNs = 40'000'000;    // until a broken stream shows at e
 constexpr int64_t kKeepaliveNs = 6'000'000'000;  // where nothing says so: by pings
 constexpr int64_t kFirstPauseNs = 100'000'000, kLongestPauseNs = 500'000'000;
 constexpr int64_t kLateNs = 5'000'000'000;
+constexpr int64_t kRepeatNs = 50'000'000;
 constexpr size_t kRecent = 6;
 constexpr int64_t kMaxWaiting = 10'000;  // as coordinator/server/worker_service.cc
 
 // Whether the event says of what term and window it is: the others come with the stream or not at all.
 bool HasKey(const Event& event) {
   return std::visit([](const auto& one) { return requires { one.key; }; }, event);
+}
+
+// Of what is said of one attempt at a window, or of one seal; null for everything else.
+const Key* VoidableKey(const Event& event) {
+  if (const auto* reported = std::get_if<UnitsReported>(&event)) return reported->probe ? nullptr : &reported->key;
+  if (const auto* computed = std::get_if<WindowComputed>(&event)) return &computed->key;
+  if (const auto* returned = std::get_if<UnitsReturned>(&event)) return &returned->key;
+  if (const auto* failed = std::get_if<ReduceFailed>(&event)) return &failed->key;
+  return nullptr;
 }
 
 }  // namespace
@@ -54,7 +64,44 @@ void SimulatedNetwork::Send(SimulatedWorker& worker, Deliver deliver) {
 void SimulatedNetwork::ToWorker(Incarnation to, WorkerMessage message) {
   SimulatedWorker* worker = simulator_.Find(to);
   if (worker == nullptr || !worker->connected) return;
+  if (const auto* assign = std::get_if<AssignJob>(&message)) RepeatVoid(*worker, assign->key);
+  if (const auto* plan = std::get_if<Plan>(&message)) RepeatVoid(*worker, plan->key);
+  if (const auto* replay = std::get_if<Replay>(&message)) RepeatVoid(*worker, replay->key);
+  if (const auto* seal = std::get_if<Seal>(&message)) RepeatVoid(*worker, seal->key);
   Send(*worker, [worker, message = std::move(message)] { worker->Receive(message); });
+}
+
+// What it said of a timeline, an attempt or a seal that this key voids may come once more, on a stream that lives on; and what it
+// would say if the word of the void had not reached it in time: that it stepped.
+void SimulatedNetwork::RepeatVoid(SimulatedWorker& worker, const Key& key) {
+  for (const Event& event : streams_[worker.stream].recent) {
+    const Key* const said = VoidableKey(event);
+    if (said == nullptr) continue;
+    if (said->timeline < key.timeline) Repeat(worker, event, "message of a timeline that was left");
+    if (said->window != key.window || said->timeline != key.timeline) continue;
+    const auto* const failed = std::get_if<ReduceFailed>(&event);
+    const bool of_old_seal = failed != nullptr && said->attempt == key.attempt && said->epoch < key.epoch;
+    if (said->attempt >= key.attempt && !of_old_seal) continue;
+    Repeat(worker, event, "message of a void attempt or seal");
+    if (failed == nullptr) continue;
+    WorkerStepped stepped;
+    stepped.from = failed->from;
+    stepped.key = failed->key;
+    stepped.digest = stepped.parameter_hash = "of a seal that was given up";
+    Repeat(worker, stepped, "step that followed a void seal");
+  }
+}
+
+void SimulatedNetwork::Repeat(SimulatedWorker& worker, const Event& event, const char* what) {
+  const double repeats = simulator_.config().faults.repeats;
+  if (repeats <= 0 || simulator_.Uniform() >= repeats) return;
+  const auto late_ns = static_cast<int64_t>(simulator_.Uniform() * static_cast<double>(kRepeatNs));
+  simulator_.At(simulator_.now_ns() + late_ns, [this, number = worker.stream, event, what] {
+    const Stream& stream = streams_[number];
+    if (!simulator_.up() || stream.term != simulator_.term() || stream.over) return;
+    simulator_.Cover(what);
+    simulator_.Apply(event);
+  });
 }
 
 void SimulatedNetwork::Welcome(SimulatedWorker& worker, Term term) {

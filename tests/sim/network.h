@@ -1,7 +1,8 @@
 // Streams between simulated workers and the coordinator: in order and whole until they break, then with an end that each
 // side sees in its own time. What is on the way when one breaks arrives up to a point, or not at all.
 //
-// After a stream has ended, messages of it may still turn up, and once more: the core must not listen.
+// After a stream has ended, messages of it may still turn up, and once more; while it lives, such of an attempt or a seal
+// that is void: the core must not listen.
 #pragma once
 
 #include <cstdint>
@@ -48,6 +49,8 @@ class SimulatedNetwork {
   };
 
   int64_t Delay();
+  void RepeatVoid(SimulatedWorker& worker, const Key& key);
+  void Repeat(SimulatedWorker& worker, const Event& event, const char* what);
   template <typename Deliver>
   void Send(SimulatedWorker& worker, Deliver deliver);
   void Arrive(size_t stream, const Event& event);

@@ -248,6 +248,10 @@ void Simulator::Carry(const Effect& effect) {
       const SimulatedWorker& named = *workers_.at(expel->worker);
       if (!named.flipped && !named.faulty) Violation("an honest worker is quarantined");
     }
+    if (expel->reason.find("its accumulator is not its leases") != std::string::npos) {
+      const SimulatedWorker& named = *workers_.at(expel->worker);
+      if (!named.flipped && !named.faulty) Violation("an honest worker's manifest is refused");
+    }
     Cover("worker expelled");
     network_.Refuse(expel->worker);
   } else if (std::holds_alternative<PersistAttempt>(effect)) {
