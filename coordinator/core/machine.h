@@ -4,9 +4,8 @@
 // order, until nothing is left to do. So a decision depends on the facts and not on the order in which they
 // came in.
 //
-// One file an idea: jobs.cc, members.cc, joining.cc, copying.cc, planning.cc, balance.cc, overdue.cc, reports.cc, audit.cc, seal.cc,
-// commit.cc,
-// recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
+// One file an idea: jobs.cc, members.cc, joining.cc, copying.cc, planning.cc, balance.cc, overdue.cc, reports.cc, audit.cc,
+// seal.cc, commit.cc, recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
 #pragma once
 
 #include <cstdint>
