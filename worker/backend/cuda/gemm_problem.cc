@@ -1,0 +1,41 @@
+#include "worker/backend/cuda/gemm_problem.h"
+
+#include "absl/hash/hash.h"
+#include "absl/strings/str_cat.h"
+
+namespace accrue::cuda {
+namespace {
+
+const char* TypeText(DType type) { return type == DType::kF32 ? "fp32" : "bf16"; }
+
+const char* EpilogueText(GemmEpilogue epilogue) {
+  switch (epilogue) {
+    case GemmEpilogue::kNone:
+      return "";
+    case GemmEpilogue::kBias:
+      return " bias";
+    case GemmEpilogue::kGeluAux:
+      return " gelu-aux";
+    case GemmEpilogue::kGeluAuxBias:
+      return " gelu-aux-bias";
+    case GemmEpilogue::kGeluGradient:
+      return " gelu-gradient";
+  }
+  return " ?";
+}
+
+}  // namespace
+
+size_t GemmProblemHash::operator()(const GemmProblem& p) const {
+  return absl::HashOf(p.m, p.n, p.k, p.transpose_a, p.transpose_b, p.lda, p.ldb, p.ldd, p.input, p.output, p.accumulate,
+                      p.epilogue, p.align_a, p.align_b, p.align_d);
+}
+
+std::string GemmText(const GemmProblem& p) {
+  return absl::StrCat(p.m, "x", p.n, "x", p.k, " ", p.transpose_a ? "t" : "n", p.transpose_b ? "t" : "n", " ",
+                      TypeText(p.input), " to ", TypeText(p.output), p.accumulate ? " added" : "",
+                      EpilogueText(p.epilogue), ", ld ", p.lda, " ", p.ldb, " ", p.ldd, ", aligned ", p.align_a, " ",
+                      p.align_b, " ", p.align_d);
+}
+
+}  // namespace accrue::cuda
