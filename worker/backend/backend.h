@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "worker/backend/model_ops.h"
 #include "worker/backend/state_ops.h"
@@ -40,6 +41,11 @@ class Backend {
   // Whether the device computes in this precision.
   virtual bool Supports(DType precision) const = 0;
 
+  // Whether Reserve is of use: memory is the device's own, and small.
+  virtual bool ReservesMemory() const { return false; }
+  // Takes memory ahead for so many buffers of this size together, so that Allocate then takes none from the system.
+  // Called when no buffer of a job before is left. RESOURCE_EXHAUSTED as Allocate.
+  virtual absl::Status Reserve(size_t size_bytes, int buffers) { return absl::OkStatus(); }
   // Zeroed. RESOURCE_EXHAUSTED with the size asked for and what is free.
   virtual absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(size_t size_bytes) = 0;
   virtual void CopyToHost(void* host, const void* device, size_t size_bytes) = 0;

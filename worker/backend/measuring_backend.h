@@ -18,6 +18,7 @@ class MeasuringBackend : public Backend {
 
   // Of all buffers that were asked for so far, whether they still live or not.
   int64_t allocated_bytes() const { return allocated_bytes_; }
+  int buffers() const { return buffers_; }
 
   std::string DeviceName() const override { return lender_.DeviceName(); }
   std::string NumericClass(DType precision) const override { return lender_.NumericClass(precision); }
@@ -25,6 +26,7 @@ class MeasuringBackend : public Backend {
   bool Supports(DType) const override { return true; }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(size_t size_bytes) override {
     allocated_bytes_ += static_cast<int64_t>(size_bytes);
+    ++buffers_;
     return std::unique_ptr<DeviceBuffer>(std::make_unique<NoBuffer>(size_bytes));
   }
   void CopyToHost(void*, const void*, size_t) override {}
@@ -48,6 +50,7 @@ class MeasuringBackend : public Backend {
 
   Backend& lender_;
   int64_t allocated_bytes_ = 0;
+  int buffers_ = 0;
 };
 
 }  // namespace accrue

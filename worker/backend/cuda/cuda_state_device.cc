@@ -53,7 +53,7 @@ class CudaStateDevice : public StateDevice {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<StateDevice>> CreateCudaStateDevice(CudaDevice& device) {
-  absl::StatusOr<std::unique_ptr<DeviceBuffer>> results = device.Allocate(kResultBytes);
+  absl::StatusOr<std::unique_ptr<DeviceBuffer>> results = device.AllocateApart(kResultBytes);
   if (!results.ok()) return results.status();
   void* memory = nullptr;
   if (const cudaError_t error = cudaMallocHost(&memory, kResultBytes); error != cudaSuccess) {
