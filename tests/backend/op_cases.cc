@@ -210,6 +210,21 @@ void AddEmbeddings(std::vector<OpCase>& cases) {
   }
 }
 
+// Many rows, few tokens: long sums, and more rows than a sort takes at once.
+void AddFrequentTokens(std::vector<OpCase>& cases) {
+  for (int64_t width : {13, 32}) {
+    cases.push_back({"EmbeddingBackwardFrequent" + std::to_string(width), [=](ModelOps& ops, OpArrays& arrays, DType dtype) {
+      EmbeddingBackwardArgs args{.rows = 2 * 807, .sequence_length = 807, .width = width, .vocabulary = 9, .context = 807};
+      args.tokens = arrays.Integers(args.rows, 0, 7);
+      args.dy = arrays.In(dtype, args.rows * width);
+      args.dtoken = arrays.InOut(DType::kF32, args.vocabulary * width).f32();
+      args.dposition = arrays.Out(DType::kF32, args.context * width).f32();
+      args.dropout = SomeDropout();
+      ops.EmbeddingBackward(args);
+    }});
+  }
+}
+
 enum class Delta { kNone, kPlain, kDropout, kInPlace };
 
 void AddNormForward(std::vector<OpCase>& cases, NormKind kind, int64_t rows, int64_t width, Delta delta) {
@@ -268,6 +283,11 @@ void AddNorms(std::vector<OpCase>& cases) {
         for (bool first : {false, true}) AddNormBackward(cases, kind, rows, width, first, delta);
       }
     }
+    // Models' widths, which kernels hold in registers, and one that is too wide for that.
+    for (auto [rows, width] : {std::pair<int64_t, int64_t>{133, 768}, {65, 1024}, {5, 2048}, {67, 2056}}) {
+      AddNormForward(cases, kind, rows, width, Delta::kDropout);
+      AddNormBackward(cases, kind, rows, width, false, Delta::kDropout);
+    }
   }
 }
 
@@ -289,15 +309,18 @@ void AddRopes(std::vector<OpCase>& cases) {
 
 struct AttentionSize {
   int64_t batch, sequence_length, heads, kv_heads, head_size;
+  // Elements after each row of q, k and v, and of the output.
+  int64_t gap = 3, out_gap = 1;
+  int64_t stride() const { return (heads + 2 * kv_heads) * head_size + gap; }
+  int64_t out_stride() const { return heads * head_size + out_gap; }
 };
 
 // q, k and v side by side in one matrix, as a model has them, with a gap after each row.
 AttentionArgs MakeAttention(const AttentionSize& s, bool dropout, DType dtype, Tensor qkv) {
   AttentionArgs args{.batch = s.batch, .sequence_length = s.sequence_length, .heads = s.heads, .kv_heads = s.kv_heads,
                      .head_size = s.head_size};
-  const int64_t stride = (s.heads + 2 * s.kv_heads) * s.head_size + 3;
-  args.q_stride = args.k_stride = args.v_stride = stride;
-  args.out_stride = s.heads * s.head_size + 1;
+  args.q_stride = args.k_stride = args.v_stride = s.stride();
+  args.out_stride = s.out_stride();
   const auto at = [&](int64_t element) { return Tensor{static_cast<char*>(qkv.data) + element * SizeOf(dtype), dtype}; };
   args.q = at(0);
   args.k = at(s.heads * s.head_size);
@@ -310,8 +333,8 @@ void AddAttention(std::vector<OpCase>& cases, AttentionSize s, bool dropout) {
   const std::string suffix = std::to_string(s.batch) + "x" + std::to_string(s.sequence_length) + "h" +
                              std::to_string(s.heads) + "kv" + std::to_string(s.kv_heads) + "s" +
                              std::to_string(s.head_size) + (dropout ? "Dropout" : "");
-  const int64_t rows = s.batch * s.sequence_length, stride = (s.heads + 2 * s.kv_heads) * s.head_size + 3;
-  const int64_t out_elements = rows * (s.heads * s.head_size + 1), statistics = s.batch * s.heads * s.sequence_length;
+  const int64_t rows = s.batch * s.sequence_length, stride = s.stride();
+  const int64_t out_elements = rows * s.out_stride(), statistics = s.batch * s.heads * s.sequence_length;
   cases.push_back({"AttentionForward" + suffix, [=](ModelOps& ops, OpArrays& arrays, DType dtype) {
     AttentionArgs args = MakeAttention(s, dropout, dtype, arrays.In(dtype, rows * stride, 1.5f));
     args.out = arrays.Out(dtype, out_elements);
@@ -342,6 +365,9 @@ void AddAttentions(std::vector<OpCase>& cases) {
     AddAttention(cases, {1, 65, 4, 2, 64}, dropout);
     AddAttention(cases, {2, 150, 6, 2, 20}, dropout);
     AddAttention(cases, {1, 192, 2, 2, 80}, dropout);
+    // Rows that can be moved 16 bytes at a time.
+    AddAttention(cases, {2, 150, 2, 1, 64, 8, 16}, dropout);
+    AddAttention(cases, {1, 257, 1, 1, 128, 0, 0}, dropout);
   }
 }
 
@@ -368,11 +394,11 @@ void AddRest(std::vector<OpCase>& cases) {
       ops.SwiGluBackward(args);
     }});
   }
-  for (int64_t vocabulary : {1, 3, 50, 1027, 8192}) {
+  for (int64_t vocabulary : {1, 3, 50, 1027, 8192, 50257}) {
     for (bool gradient : {false, true}) {
       cases.push_back({"CrossEntropy" + std::to_string(vocabulary) + (gradient ? "Gradient" : ""),
                        [=](ModelOps& ops, OpArrays& arrays, DType dtype) {
-        CrossEntropyArgs args{.rows = 21, .vocabulary = vocabulary, .write_gradient = gradient};
+        CrossEntropyArgs args{.rows = vocabulary > 10000 ? 5 : 21, .vocabulary = vocabulary, .write_gradient = gradient};
         args.logits = arrays.InOut(dtype, args.rows * vocabulary, 5);
         args.targets = arrays.Integers(args.rows, -1, static_cast<int32_t>(vocabulary));
         args.losses = arrays.OutDoubles(args.rows);
@@ -398,6 +424,7 @@ const std::vector<OpCase>& OpCases() {
     auto* all = new std::vector<OpCase>;
     AddLinears(*all);
     AddEmbeddings(*all);
+    AddFrequentTokens(*all);
     AddNorms(*all);
     AddRopes(*all);
     AddAttentions(*all);

@@ -1,45 +1,92 @@
 #include "worker/backend/cuda/model_kernels.h"
 
 #include "worker/backend/cuda/launch.cuh"
+#include "worker/backend/cuda/model_bodies.h"
 
 namespace accrue::cuda {
 namespace {
 
-// Launches the body that it is called with.
-template <typename Args>
+// Launches what it is called with, until one fails.
 struct Launcher {
-  const Args& args;
   cudaStream_t stream;
   cudaError_t& error;
   template <typename Body>
-  void operator()(Body, int64_t blocks) const {
-    error = Launch<Body>(args, blocks, stream);
+  void operator()(Body, const typename Body::Args& args, int64_t blocks) const {
+    if (error == cudaSuccess) error = Launch<Body>(args, blocks, stream);
   }
 };
 
 }  // namespace
 
-cudaError_t LaunchConvert(const ConvertArgs& args, cudaStream_t stream) {
+cudaError_t LaunchConvert(const float* from, void* to_bf16, int64_t elements, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
-  WithConvertBody(args, Launcher<ConvertArgs>{args, stream, error});
+  ForConvert({from, static_cast<Bf16*>(to_bf16), elements}, Launcher{stream, error});
+  return error;
+}
+
+cudaError_t LaunchGeluForward(const GeluArgs& args, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  ForGeluForward(args, Launcher{stream, error});
+  return error;
+}
+
+cudaError_t LaunchGeluBackward(const GeluArgs& args, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  ForGeluBackward(args, Launcher{stream, error});
+  return error;
+}
+
+cudaError_t LaunchColumnSums(const ColumnSumsArgs& args, void* scratch, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  ForColumnSums(args, scratch, Launcher{stream, error});
+  return error;
+}
+
+cudaError_t LaunchEmbeddingForward(const EmbeddingForwardArgs& args, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  ForEmbeddingForward(args, Launcher{stream, error});
+  return error;
+}
+
+cudaError_t LaunchEmbeddingBackward(const EmbeddingBackwardArgs& args, void* scratch, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  ForEmbeddingBackward(args, scratch, Launcher{stream, error});
+  return error;
+}
+
+cudaError_t LaunchNormForward(const NormForwardArgs& args, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  ForNormForward(args, Launcher{stream, error});
+  return error;
+}
+
+cudaError_t LaunchNormBackward(const NormBackwardArgs& args, void* scratch, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  ForNormBackward(args, scratch, Launcher{stream, error});
   return error;
 }
 
 cudaError_t LaunchRope(const RopeArgs& args, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
-  WithRopeBody(args, Launcher<RopeArgs>{args, stream, error});
+  ForRope(args, Launcher{stream, error});
   return error;
 }
 
 cudaError_t LaunchSwiGluForward(const SwiGluArgs& args, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
-  WithSwiGluForwardBody(args, Launcher<SwiGluArgs>{args, stream, error});
+  ForSwiGluForward(args, Launcher{stream, error});
   return error;
 }
 
 cudaError_t LaunchSwiGluBackward(const SwiGluArgs& args, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
-  WithSwiGluBackwardBody(args, Launcher<SwiGluArgs>{args, stream, error});
+  ForSwiGluBackward(args, Launcher{stream, error});
+  return error;
+}
+
+cudaError_t LaunchCrossEntropy(const CrossEntropyArgs& args, cudaStream_t stream) {
+  cudaError_t error = cudaSuccess;
+  ForCrossEntropy(args, Launcher{stream, error});
   return error;
 }
 

@@ -1,18 +1,18 @@
 // The model's elementwise operations. No thread reads what another writes, so one phase each and no shared
 // memory.
 //
-// A matrix is cut into rows and a row into segments of kElementThreads packs; one block a segment.
+// A matrix is cut into rows and a row into segments of kElementThreads packs of 16 bytes; one block a segment.
 #pragma once
 
 #include <cstdint>
 
 #include "worker/backend/cuda/kernels/body.h"
-#include "worker/backend/cuda/kernels/elements.h"
+#include "worker/backend/cuda/kernels/rows.h"
+#include "worker/backend/cuda/model_scratch.h"
 
 namespace accrue::cuda {
 
 inline constexpr int kElementThreads = 256;
-inline constexpr int kElementPack = 4;
 
 // Blocks for `rows` rows of `items` items each, kElementThreads items a block.
 struct RowGrid {
@@ -26,14 +26,17 @@ struct RowGrid {
 };
 
 // Packs of a row of `width` elements; the last one may be short.
-ACCRUE_BODY int64_t PacksOf(int64_t width) { return (width + kElementPack - 1) / kElementPack; }
+template <int kPack>
+ACCRUE_BODY int64_t PacksOf(int64_t width) {
+  return (width + kPack - 1) / kPack;
+}
 
-// Runs f<kCount>(first element) for pack `item` of a row of `width` elements.
-template <typename F>
+// Runs f.Take<kCount>(first element) for pack `item` of a row of `width` elements.
+template <int kPack, typename F>
 ACCRUE_BODY void ForPack(int64_t item, int64_t width, const F& f) {
-  const int64_t begin = item * kElementPack;
-  if (begin + kElementPack <= width) {
-    f.template Take<kElementPack>(begin);
+  const int64_t begin = item * kPack;
+  if (begin + kPack <= width) {
+    f.template Take<kPack>(begin);
   } else {
     for (int64_t i = begin; i < width; ++i) f.template Take<1>(i);
   }
@@ -58,13 +61,15 @@ struct ConvertBody {
   static constexpr int kThreads = kElementThreads;
   static constexpr int kPhases = 1;
 
-  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {1, PacksOf(args.elements)}; }
+  static constexpr int kPack = kFullPack<Bf16>;
+
+  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {1, PacksOf<kPack>(args.elements)}; }
+  ACCRUE_BODY static int64_t Blocks(const Args& args) { return Grid(args).blocks(); }
 
   template <int kPhase>
   ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
-    ForPack(
-        Grid(args).item(block, thread), args.elements,
-        Row{args.from, args.to, PacksAligned<kElementPack>(args.from), PacksAligned<kElementPack>(args.to)});
+    ForPack<kPack>(Grid(args).item(block, thread), args.elements,
+                   Row{args.from, args.to, PacksAligned<kPack>(args.from), PacksAligned<kPack>(args.to)});
   }
 
  private:
@@ -76,6 +81,7 @@ struct ConvertBody {
     ACCRUE_BODY void Take(int64_t i) const {
       const Pack<float, kCount> in = Load<kCount>(from + i, from_aligned);
       Pack<Bf16, kCount> out;
+      ACCRUE_UNROLL
       for (int n = 0; n < kCount; ++n) out.at[n] = FromFloat<Bf16>(in.at[n]);
       Store<kCount>(to + i, out, to_aligned);
     }
@@ -93,6 +99,7 @@ struct RopeBody {
   static constexpr int kPhases = 1;
 
   ACCRUE_BODY static RowGrid Grid(const Args& args) { return {args.rows, args.heads * (args.head_size / 2)}; }
+  ACCRUE_BODY static int64_t Blocks(const Args& args) { return Grid(args).blocks(); }
 
   template <int kPhase>
   ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
@@ -119,7 +126,10 @@ struct SwiGluForwardBody {
   static constexpr int kThreads = kElementThreads;
   static constexpr int kPhases = 1;
 
-  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {args.rows, PacksOf(args.hidden)}; }
+  static constexpr int kPack = kFullPack<T>;
+
+  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {args.rows, PacksOf<kPack>(args.hidden)}; }
+  ACCRUE_BODY static int64_t Blocks(const Args& args) { return Grid(args).blocks(); }
 
   template <int kPhase>
   ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
@@ -129,8 +139,8 @@ struct SwiGluForwardBody {
     const T* const up = RowOf<T>(args.up, row, args.gate_stride);
     T* const y = RowOf<T>(args.y, row, args.hidden);
     const bool aligned =
-        PacksAligned<kElementPack>(gate) && PacksAligned<kElementPack>(up) && PacksAligned<kElementPack>(y);
-    ForPack(grid.item(block, thread), args.hidden, Row{gate, up, y, aligned});
+        PacksAligned<kPack>(gate) && PacksAligned<kPack>(up) && PacksAligned<kPack>(y);
+    ForPack<kPack>(grid.item(block, thread), args.hidden, Row{gate, up, y, aligned});
   }
 
  private:
@@ -142,6 +152,7 @@ struct SwiGluForwardBody {
     ACCRUE_BODY void Take(int64_t i) const {
       const Pack<T, kCount> g = Load<kCount>(gate + i, aligned), u = Load<kCount>(up + i, aligned);
       Pack<T, kCount> out;
+      ACCRUE_UNROLL
       for (int n = 0; n < kCount; ++n) {
         const float x = ToFloat(g.at[n]);
         out.at[n] = FromFloat<T>(Mul(Mul(x, Sigmoid(x)), ToFloat(u.at[n])));
@@ -158,7 +169,10 @@ struct SwiGluBackwardBody {
   static constexpr int kThreads = kElementThreads;
   static constexpr int kPhases = 1;
 
-  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {args.rows, PacksOf(args.hidden)}; }
+  static constexpr int kPack = kFullPack<T>;
+
+  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {args.rows, PacksOf<kPack>(args.hidden)}; }
+  ACCRUE_BODY static int64_t Blocks(const Args& args) { return Grid(args).blocks(); }
 
   template <int kPhase>
   ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
@@ -167,10 +181,10 @@ struct SwiGluBackwardBody {
     Row at = {RowOf<T>(args.gate, row, args.gate_stride), RowOf<T>(args.up, row, args.gate_stride),
               RowOf<T>(args.dy, row, args.hidden),        RowOf<T>(args.dgate, row, args.gate_stride),
               RowOf<T>(args.dup, row, args.gate_stride),  false};
-    at.aligned = PacksAligned<kElementPack>(at.gate) && PacksAligned<kElementPack>(at.up) &&
-                 PacksAligned<kElementPack>(at.dy) && PacksAligned<kElementPack>(at.dgate) &&
-                 PacksAligned<kElementPack>(at.dup);
-    ForPack(grid.item(block, thread), args.hidden, at);
+    at.aligned = PacksAligned<kPack>(at.gate) && PacksAligned<kPack>(at.up) &&
+                 PacksAligned<kPack>(at.dy) && PacksAligned<kPack>(at.dgate) &&
+                 PacksAligned<kPack>(at.dup);
+    ForPack<kPack>(grid.item(block, thread), args.hidden, at);
   }
 
  private:
@@ -183,6 +197,7 @@ struct SwiGluBackwardBody {
       const Pack<T, kCount> gs = Load<kCount>(gate + i, aligned), us = Load<kCount>(up + i, aligned),
                             ds = Load<kCount>(dy + i, aligned);
       Pack<T, kCount> to_gate, to_up;
+      ACCRUE_UNROLL
       for (int n = 0; n < kCount; ++n) {
         const float g = ToFloat(gs.at[n]), u = ToFloat(us.at[n]), d = ToFloat(ds.at[n]);
         const float s = Sigmoid(g);
@@ -196,5 +211,62 @@ struct SwiGluBackwardBody {
     }
   };
 };
+
+// ---- GELU
+
+// With u = sqrt(2 / pi) (z + 0.044715 z^3): gelu_tanh(z) = z (1 + tanh u) / 2 = z sigmoid(2u).
+inline constexpr float kGelu1 = 1.5957691216057308f;              // 2 sqrt(2 / pi)
+inline constexpr float kGelu3 = 1.5957691216057308f * 0.044715f;  // its cubic term
+
+ACCRUE_BODY float GeluSigmoid(float z) { return Sigmoid(Mul(z, Fma(Mul(z, z), kGelu3, kGelu1))); }
+ACCRUE_BODY float Gelu(float z) { return Mul(z, GeluSigmoid(z)); }
+// s + z s (1 - s) d(2u)/dz
+ACCRUE_BODY float GeluSlope(float z) {
+  const float s = GeluSigmoid(z), slope = Fma(Mul(z, z), 3 * kGelu3, kGelu1);
+  return Fma(Mul(z, Fma(-s, s, s)), slope, s);
+}
+
+template <typename T, bool kBackward>
+struct GeluBody {
+  using Args = GeluArgs;
+  using Shared = NoShared;
+  static constexpr int kThreads = kElementThreads;
+  static constexpr int kPhases = 1;
+  static constexpr int kPack = kFullPack<T>;
+
+  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {1, PacksOf<kPack>(args.elements)}; }
+  ACCRUE_BODY static int64_t Blocks(const Args& args) { return Grid(args).blocks(); }
+
+  template <int kPhase>
+  ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
+    const T* const z = static_cast<const T*>(args.z.data);
+    T* const y = static_cast<T*>(args.y.data);
+    ForPack<kPack>(Grid(args).item(block, thread), args.elements,
+                   Row{z, y, PacksAligned<kPack>(z) && PacksAligned<kPack>(y)});
+  }
+
+ private:
+  struct Row {
+    const T* z;
+    T* y;
+    bool aligned;
+    template <int kCount>
+    ACCRUE_BODY void Take(int64_t i) const {
+      float values[kCount], gradient[kCount];
+      LoadFloats<kCount>(z + i, aligned, values);
+      if constexpr (kBackward) LoadFloats<kCount>(y + i, aligned, gradient);
+      ACCRUE_UNROLL
+      for (int n = 0; n < kCount; ++n) {
+        values[n] = kBackward ? Mul(gradient[n], GeluSlope(values[n])) : Gelu(values[n]);
+      }
+      StoreFloats<kCount>(y + i, aligned, values);
+    }
+  };
+};
+
+template <typename T>
+using GeluForwardBody = GeluBody<T, false>;
+template <typename T>
+using GeluBackwardBody = GeluBody<T, true>;
 
 }  // namespace accrue::cuda

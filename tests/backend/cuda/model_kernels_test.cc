@@ -1,0 +1,143 @@
+// The model's kernels on the CPU: their bodies in loops against the reference, on the cases that every backend runs,
+// with threads, warps and lanes in several orders. Matrix products are not kernels of this project: of those cases, the
+// reference computes the product, and the kernels what surrounds it.
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "tests/backend/cuda/warp_kernels_run.h"
+#include "tests/backend/op_cases.h"
+#include "tests/backend/reference_ops.h"
+#include "worker/backend/cuda/model_bodies.h"
+
+namespace accrue {
+namespace {
+
+// Device memory for one operation's scratch: NaN at first, with a guard that nothing may touch.
+class TestScratch {
+ public:
+  template <typename Args>
+  explicit TestScratch(const Args& args) : size_bytes_(cuda::ScratchBytes(args)) {
+    memory_.assign((size_bytes_ + 2 * kGuardBytes) / sizeof(Unit) + 1, Unit());
+    std::memset(memory_.data(), kPoison, memory_.size() * sizeof(Unit));
+  }
+  ~TestScratch() {
+    const char* end = reinterpret_cast<const char*>(memory_.data()) + size_bytes_;
+    for (size_t i = 0; i < kGuardBytes; ++i) {
+      EXPECT_EQ(end[i], kPoison) << "an operation wrote beyond its scratch";
+    }
+  }
+  void* data() { return memory_.data(); }
+
+ private:
+  struct alignas(256) Unit {
+    char bytes[256];
+  };
+  static constexpr char kPoison = -1;
+  static constexpr size_t kGuardBytes = 256;
+  const size_t size_bytes_;
+  std::vector<Unit> memory_;
+};
+
+class KernelOps : public ModelOps {
+ public:
+  explicit KernelOps(cuda::ThreadOrder order) : run_{order}, products_(CreateReferenceOps()) {}
+
+  void LinearForward(const LinearForwardArgs& args) override {
+    LinearForwardArgs product = args;
+    if (args.gelu_input) product.y = args.gelu_input;
+    product.gelu_input = {};
+    products_->LinearForward(product);
+    if (args.gelu_input) cuda::ForGeluForward({args.rows * args.out, args.gelu_input, args.y}, run_);
+  }
+  void LinearBackwardInput(const LinearBackwardInputArgs& args) override {
+    LinearBackwardInputArgs product = args;
+    product.gelu_input = {};
+    products_->LinearBackwardInput(product);
+    if (args.gelu_input) cuda::ForGeluBackward({args.rows * args.in, args.gelu_input, args.dx}, run_);
+  }
+  void LinearBackwardWeight(const LinearBackwardWeightArgs& args) override {
+    LinearBackwardWeightArgs product = args;
+    product.dbias = nullptr;
+    products_->LinearBackwardWeight(product);
+    if (args.dbias == nullptr) return;
+    const cuda::ColumnSumsArgs sums = {args.rows, args.out, args.out, args.dy, args.dbias};
+    cuda::ForColumnSums(sums, TestScratch(sums).data(), run_);
+  }
+  void EmbeddingForward(const EmbeddingForwardArgs& args) override { cuda::ForEmbeddingForward(args, run_); }
+  void EmbeddingBackward(const EmbeddingBackwardArgs& args) override {
+    cuda::ForEmbeddingBackward(args, TestScratch(args).data(), run_);
+  }
+  void NormForward(const NormForwardArgs& args) override { cuda::ForNormForward(args, run_); }
+  void NormBackward(const NormBackwardArgs& args) override {
+    cuda::ForNormBackward(args, TestScratch(args).data(), run_);
+  }
+  void Rope(const RopeArgs& args) override { cuda::ForRope(args, run_); }
+  void AttentionForward(const AttentionArgs&) override { NoKernel(); }
+  void AttentionBackward(const AttentionArgs&) override { NoKernel(); }
+  void SwiGluForward(const SwiGluArgs& args) override { cuda::ForSwiGluForward(args, run_); }
+  void SwiGluBackward(const SwiGluArgs& args) override { cuda::ForSwiGluBackward(args, run_); }
+  void CrossEntropy(const CrossEntropyArgs& args) override { cuda::ForCrossEntropy(args, run_); }
+  void ConvertToBf16(const float* from, void* to, int64_t elements) override {
+    cuda::ForConvert({from, static_cast<cuda::Bf16*>(to), elements}, run_);
+  }
+
+ private:
+  static void NoKernel() { FAIL() << "this operation has no kernel"; }
+
+  const cuda::HostRunner run_;
+  const std::unique_ptr<ModelOps> products_;
+};
+
+bool Contains(const std::string& name, const char* part) { return name.find(part) != std::string::npos; }
+
+// All but those in which only a matrix product happens.
+bool HasKernel(const std::string& name) {
+  if (Contains(name, "Attention")) return false;
+  if (Contains(name, "LinearBackwardWeight")) return Contains(name, "Bias");
+  return !Contains(name, "Linear") || Contains(name, "Gelu");
+}
+
+std::vector<OpCase> CasesWithKernels() {
+  std::vector<OpCase> cases;
+  for (const OpCase& op : OpCases()) {
+    if (HasKernel(op.name)) cases.push_back(op);
+  }
+  return cases;
+}
+
+class ModelKernelsTest : public testing::TestWithParam<std::tuple<OpCase, DType>> {};
+
+TEST_P(ModelKernelsTest, Run_InEveryOrderOfThreads_AgreesWithReferenceAndItself) {
+  const auto& [op, dtype] = GetParam();
+  const auto expected = RunCase(op, *CreateReferenceOps(), dtype);
+  KernelOps up(cuda::ThreadOrder::kUp);
+  const auto first = RunCase(op, up, dtype);
+  ASSERT_EQ(expected.size(), first.size());
+  for (size_t output = 0; output < expected.size(); ++output) {
+    SCOPED_TRACE(output);
+    ExpectNear(expected[output], first[output]);
+  }
+  for (cuda::ThreadOrder order : {cuda::ThreadOrder::kDown, cuda::ThreadOrder::kOddFirst}) {
+    KernelOps ops(order);
+    const auto again = RunCase(op, ops, dtype);
+    for (size_t output = 0; output < expected.size(); ++output) {
+      EXPECT_EQ(again[output].bytes, first[output].bytes) << "output " << output;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, ModelKernelsTest,
+                         testing::Combine(testing::ValuesIn(CasesWithKernels()),
+                                          testing::Values(DType::kF32, DType::kBF16)),
+                         [](const auto& info) {
+                           return std::get<0>(info.param).name +
+                                  (std::get<1>(info.param) == DType::kF32 ? "_f32" : "_bf16");
+                         });
+
+}  // namespace
+}  // namespace accrue
