@@ -1,4 +1,5 @@
-// All-reduce and broadcast among the members of an epoch. Gloo and NCCL implement it; nothing above sees which.
+// All-reduce and broadcast among the members of an epoch. Gloo and NCCL implement it; nothing above sees which. Pointers
+// are the memory of the backend that computes, unless called host.
 //
 // A Communicator's operations are called by one thread, each by all members in the same order. Abort may be called
 // by any thread, at any time, and makes a blocked operation return ABORTED within milliseconds; a communicator that
@@ -41,6 +42,10 @@ class Communicator {
   virtual absl::Status AllReduce(const float* in, float* out, int64_t elements) = 0;
   // data of `root`, which is only read there, to all. Errors as above; data of the others is then undefined.
   virtual absl::Status Broadcast(void* data, size_t size_bytes, int root) = 0;
+  // The same of host memory.
+  virtual absl::Status BroadcastHost(void* data, size_t size_bytes, int root) {
+    return Broadcast(data, size_bytes, root);  // where the two are one
+  }
   virtual void Abort() = 0;
 };
 
