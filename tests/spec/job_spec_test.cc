@@ -95,6 +95,14 @@ TEST(ValidateSpec, WithSource_PlacesErrorsFoundLater) {
             "batch.sequence_length: expected at most model.context 32, found 64");
 }
 
+TEST(ValidateSpec, PrecisionThatIsToCome_SaysSo) {
+  for (const std::string precision : {"tf32", "fp16"}) {
+    v1::JobSpec spec = WithDefaults(kLeast);
+    spec.set_precision(precision);
+    EXPECT_EQ(ValidateSpec(spec).message(), "precision: " + precision + " is not there yet; expected fp32 or bf16");
+  }
+}
+
 TEST(SpecWarnings, WithoutEffect_Said) {
   EXPECT_THAT(SpecWarnings(WithDefaults(kJob)), IsEmpty());
   EXPECT_THAT(SpecWarnings(WithDefaults(absl::StrReplaceAll(

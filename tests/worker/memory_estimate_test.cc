@@ -21,6 +21,7 @@ class CountingBackend : public Backend {
  public:
   CountingBackend() : cpu_(CreateCpuBackend(1)) {}
   int64_t allocated_bytes() const { return allocated_bytes_; }
+  int buffers() const { return buffers_; }
 
   std::string DeviceName() const override { return cpu_->DeviceName(); }
   std::string NumericClass(DType precision) const override { return cpu_->NumericClass(precision); }
@@ -28,6 +29,7 @@ class CountingBackend : public Backend {
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(size_t size_bytes) override {
     auto buffer = cpu_->Allocate(size_bytes);
     if (buffer.ok()) allocated_bytes_ += static_cast<int64_t>((*buffer)->size_bytes());
+    ++buffers_;
     return buffer;
   }
   void CopyToHost(void* host, const void* device, size_t size) override { cpu_->CopyToHost(host, device, size); }
@@ -41,6 +43,26 @@ class CountingBackend : public Backend {
  private:
   const std::unique_ptr<Backend> cpu_;
   int64_t allocated_bytes_ = 0;
+  int buffers_ = 0;
+};
+
+// A device that wants its memory asked for at once, and has little.
+class SmallDevice : public CountingBackend {
+ public:
+  explicit SmallDevice(bool reserves) : reserves_(reserves) {}
+  size_t asked_bytes = 0;
+  int asked_buffers = 0;
+
+  std::string DeviceName() const override { return "a small device"; }
+  bool ReservesMemory() const override { return reserves_; }
+  absl::Status Reserve(size_t size_bytes, int buffers) override {
+    asked_bytes = size_bytes;
+    asked_buffers = buffers;
+    return absl::ResourceExhaustedError("free: 10 bytes");
+  }
+
+ private:
+  const bool reserves_;
 };
 
 v1::JobSpec Spec(const std::string& model, const std::string& rest) {
@@ -76,6 +98,7 @@ void ExpectEstimateIsWhatIsAllocated(const v1::JobSpec& spec) {
   EXPECT_EQ(estimate->parameter_bytes + estimate->optimizer_bytes, state_bytes);
   EXPECT_EQ(estimate->accumulator_bytes, backend.allocated_bytes() - engine_bytes - state_bytes);
   EXPECT_EQ(estimate->total_bytes, backend.allocated_bytes() + estimate->staging_bytes);
+  EXPECT_EQ(estimate->buffers, backend.buffers() + 1);
   EXPECT_EQ(estimate->compute_copy_bytes > 0, (*engine)->ComputeCopy() != nullptr);
 }
 
@@ -133,6 +156,24 @@ TEST(MemoryEstimateTest, EstimateMemory_ShapeThatCannotBe_IsRefused) {
   const absl::Status status = EstimateMemory(spec).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("heads"));
+}
+
+TEST(ReserveMemoryTest, ReserveMemory_DeviceIsTooSmall_SaysWhatTheJobTakes) {
+  const v1::JobSpec spec = Spec(kGpt2, "");
+  SmallDevice device(/*reserves=*/true);
+  const absl::Status status = ReserveMemory(spec, device);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("MiB on a small device: parameters "));
+  EXPECT_THAT(std::string(status.message()), HasSubstr(": free: 10 bytes"));
+  const MemoryEstimate estimate = *EstimateMemory(spec);
+  EXPECT_EQ(device.asked_bytes, static_cast<size_t>(estimate.total_bytes));
+  EXPECT_EQ(device.asked_buffers, estimate.buffers);
+}
+
+TEST(ReserveMemoryTest, ReserveMemory_MemoryOfTheSystem_NothingAsked) {
+  SmallDevice device(/*reserves=*/false);
+  EXPECT_TRUE(ReserveMemory(Spec(kGpt2, ""), device).ok());
+  EXPECT_EQ(device.asked_bytes, 0u);
 }
 
 }  // namespace

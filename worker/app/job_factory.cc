@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/status.h"
 #include "worker/app/job_parts.h"
+#include "worker/app/memory_estimate.h"
 #include "worker/checkpoint/checkpoint.h"
 #include "worker/data/unit_reader.h"
 #include "worker/model/huggingface.h"
@@ -45,6 +46,8 @@ absl::StatusOr<std::unique_ptr<Job>> NativeJobFactory::Load(const v1::AssignJob&
                                                       .rows = batch.micro_batch(),
                                                       .sequence_length = batch.sequence_length()});
 
+  // An engine of somebody's own allocates what nobody here knows.
+  if (!options_.make_engine) ACCRUE_RETURN_IF_ERROR(ReserveMemory(spec, *backend_));
   ACCRUE_ASSIGN_OR_RETURN(job->engine,
                           options_.make_engine ? options_.make_engine(spec) : MakeTransformer(spec, *backend_));
   const ParameterLayout& layout = job->engine->layout();

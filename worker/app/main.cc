@@ -136,7 +136,10 @@ absl::StatusOr<ChosenBackend> ChooseWorkersBackend(const Flags& flags, bool is_s
 // Gradients are exchanged where they are computed.
 absl::StatusOr<std::unique_ptr<CollectiveFactory>> MakeCollectives(const Flags& flags, const ChosenBackend& chosen,
                                                                    GrpcCoordinator& coordinator) {
-  if (chosen.plugin != nullptr) return chosen.plugin->create_collectives(*chosen.backend, &coordinator.store());
+  if (chosen.plugin != nullptr) {
+    return chosen.plugin->create_collectives(*chosen.backend, {.bind_address = flags.collective_address},
+                                             &coordinator.store());
+  }
   return CreateGlooFactory({.bind_address = flags.collective_address}, &coordinator.store());
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "absl/strings/str_cat.h"
 #include "common/status.h"
 #include "worker/app/job_parts.h"
 #include "worker/backend/measuring_backend.h"
@@ -58,10 +59,24 @@ absl::StatusOr<MemoryEstimate> EstimateMemory(const v1::JobSpec& spec) {
   if (accumulator->mode() == AccumulationMode::kExact) {
     estimate.joining_bytes = kSpareAccumulators * estimate.accumulator_bytes;
   }
+  estimate.buffers = backend.buffers() + 1;
   for (const StateArray& array : state->arrays()) {
     estimate.checkpoint_bytes += array.elements * static_cast<int64_t>(sizeof(float));
   }
   return estimate;
+}
+
+absl::Status ReserveMemory(const v1::JobSpec& spec, Backend& backend) {
+  if (!backend.ReservesMemory()) return absl::OkStatus();
+  ACCRUE_ASSIGN_OR_RETURN(const MemoryEstimate estimate, EstimateMemory(spec));
+  const auto mebibytes = [](int64_t bytes) { return (bytes >> 20) + (bytes % (1 << 20) != 0); };
+  return Annotate(
+      backend.Reserve(static_cast<size_t>(estimate.total_bytes), estimate.buffers),
+      absl::StrCat("the job takes ", mebibytes(estimate.total_bytes), " MiB on ", backend.DeviceName(), ": parameters ",
+                   mebibytes(estimate.parameter_bytes + estimate.compute_copy_bytes), ", optimizer ",
+                   mebibytes(estimate.optimizer_bytes), ", accumulator ", mebibytes(estimate.accumulator_bytes),
+                   ", activations ", mebibytes(estimate.activation_bytes), ", gradients ",
+                   mebibytes(estimate.gradient_bytes), ", staging ", mebibytes(estimate.staging_bytes)));
 }
 
 }  // namespace accrue

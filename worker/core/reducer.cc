@@ -24,10 +24,13 @@ struct StateHeader {
   int64_t elements = 0;  // of all arrays
 };
 
-absl::Status BroadcastInChunks(Communicator& communicator, void* data, size_t size_bytes, int root, int64_t window) {
+// send: Broadcast or BroadcastHost.
+absl::Status BroadcastInChunks(Communicator& communicator,
+                               absl::Status (Communicator::*send)(void* data, size_t size_bytes, int root), void* data,
+                               size_t size_bytes, int root, int64_t window) {
   for (size_t offset = 0; offset < size_bytes; offset += kSyncChunkBytes) {
-    ACCRUE_RETURN_IF_ERROR(communicator.Broadcast(static_cast<char*>(data) + offset,
-                                                  std::min(kSyncChunkBytes, size_bytes - offset), root));
+    ACCRUE_RETURN_IF_ERROR((communicator.*send)(static_cast<char*>(data) + offset,
+                                                std::min(kSyncChunkBytes, size_bytes - offset), root));
     ACCRUE_RETURN_IF_ERROR(FaultStatus(
         communicator.rank() == root ? FaultPoint::kWorkerSyncSent : FaultPoint::kWorkerSyncReceived, window));
   }
@@ -220,13 +223,9 @@ absl::Status Reducer::CopyState(Communicator& communicator, int root, Job& job) 
                   .steps = state.steps(),
                   .exponents = static_cast<int64_t>(state.exponents().size()),
                   .arrays = static_cast<int64_t>(state.arrays().size())};
-  int64_t largest = 0;
-  for (const StateArray& array : state.arrays()) {
-    own.elements += array.elements;
-    largest = std::max(largest, array.elements);
-  }
+  for (const StateArray& array : state.arrays()) own.elements += array.elements;
   StateHeader header = own;
-  ACCRUE_RETURN_IF_ERROR(communicator.Broadcast(&header, sizeof(header), root));
+  ACCRUE_RETURN_IF_ERROR(communicator.BroadcastHost(&header, sizeof(header), root));
   const int64_t tensors = static_cast<int64_t>(job.engine->layout().tensors().size());
   if (header.format != own.format || header.arrays != own.arrays || header.elements != own.elements ||
       (header.exponents != 0 && header.exponents != tensors)) {
@@ -237,14 +236,14 @@ absl::Status Reducer::CopyState(Communicator& communicator, int root, Job& job) 
   }
   std::vector<int> exponents = state.exponents();
   exponents.resize(static_cast<size_t>(header.exponents));
-  ACCRUE_RETURN_IF_ERROR(BroadcastInChunks(communicator, exponents.data(), exponents.size() * sizeof(int), root,
-                                           header.window));
-  std::vector<float> values(static_cast<size_t>(largest));
+  ACCRUE_RETURN_IF_ERROR(BroadcastInChunks(communicator, &Communicator::BroadcastHost, exponents.data(),
+                                           exponents.size() * sizeof(int), root, header.window));
+  job.backend->Synchronize();
   for (int index = 0; index < static_cast<int>(state.arrays().size()); ++index) {
-    if (sends) state.ReadArray(index, values.data());
     const size_t size_bytes = static_cast<size_t>(state.arrays()[index].elements) * sizeof(float);
-    ACCRUE_RETURN_IF_ERROR(BroadcastInChunks(communicator, values.data(), size_bytes, root, header.window));
-    if (!sends) state.WriteArray(index, values.data());
+    void* const data = sends ? const_cast<float*>(state.ArrayData(index)) : state.MutableArrayData(index);
+    ACCRUE_RETURN_IF_ERROR(
+        BroadcastInChunks(communicator, &Communicator::Broadcast, data, size_bytes, root, header.window));
   }
   if (!sends) {
     state.SetProgress(header.window, header.steps, exponents);

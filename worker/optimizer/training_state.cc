@@ -138,6 +138,12 @@ class TrainingStateImpl : public TrainingState {
     hashes_are_current_ = false;
   }
 
+  const float* ArrayData(int index) const override { return ArrayAt(index); }
+  float* MutableArrayData(int index) override {
+    hashes_are_current_ = false;
+    return ArrayAt(index);
+  }
+
   void SetProgress(int64_t window, int64_t steps, const std::vector<int>& exponents) override {
     if (!exponents.empty()) CheckExponents(exponents);
     window_ = window;

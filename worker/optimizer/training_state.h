@@ -101,6 +101,9 @@ class TrainingState {
   // window, and the clip coefficient of the whole.
   virtual void StepRun(const StateRun& run, const int64_t* sums, int exponent, double clip_coefficient,
                        const StepInput& input) = 0;
+  // Where an array lies in the backend's memory: to be read; to be written as WriteArray would.
+  virtual const float* ArrayData(int index) const = 0;
+  virtual float* MutableArrayData(int index) = 0;
   virtual void SetProgress(int64_t window, int64_t steps, const std::vector<int>& exponents) = 0;
 };
 

@@ -17,8 +17,10 @@ GpuNeeds Needs() { return {.driver_version = 13000, .architectures = {80, 90}, .
 
 absl::StatusOr<std::unique_ptr<Backend>> CreateBackend(int) { return CreateCpuBackend(1); }
 
-absl::StatusOr<std::unique_ptr<CollectiveFactory>> CreateCollectives(Backend&, RendezvousStore* store) {
-  return CreateGlooFactory({}, store);
+absl::StatusOr<std::unique_ptr<CollectiveFactory>> CreateCollectives(Backend&,
+                                                                     const PluginCollectiveOptions& options,
+                                                                     RendezvousStore* store) {
+  return CreateGlooFactory({.bind_address = options.bind_address}, store);
 }
 
 constexpr BackendPlugin kPlugin{.build = FAKE_BUILD,

@@ -27,6 +27,11 @@ namespace accrue {
   "plugin 1, compiler " __VERSION__ ", abseil " ACCRUE_PLUGIN_STRING(ABSL_LTS_RELEASE_VERSION) "." \
       ACCRUE_PLUGIN_STRING(ABSL_LTS_RELEASE_PATCH_LEVEL)
 
+struct PluginCollectiveOptions {
+  std::string bind_address = "127.0.0.1";  // a host name or address of this machine that the peers can reach
+  std::string lock_folder = "/tmp";        // GpuSlot
+};
+
 struct BackendPlugin {
   const char* build = nullptr;    // ACCRUE_PLUGIN_BUILD of the plugin's sources
   const char* version = nullptr;  // kVersion of these
@@ -39,6 +44,7 @@ struct BackendPlugin {
   absl::StatusOr<std::unique_ptr<Backend>> (*create_backend)(int ordinal) = nullptr;
   // Communicators for memory of that backend, which must outlive them, and so must the store.
   absl::StatusOr<std::unique_ptr<CollectiveFactory>> (*create_collectives)(Backend& backend,
+                                                                           const PluginCollectiveOptions& options,
                                                                            RendezvousStore* store) = nullptr;
 };
 
