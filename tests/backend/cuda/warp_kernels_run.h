@@ -1,4 +1,4 @@
-// Runs warp bodies (worker/backend/cuda/kernels/warp.h) on the CPU, one warp after the other and in it one lane after
+// Runs warp and loop bodies (worker/backend/cuda/kernels/warp.h, tile_loop.h) on the CPU, one warp after the other and in it one lane after
 // the other, both in an order of the test's choice; and a model operation as the launches that it consists of.
 #pragma once
 
@@ -47,6 +47,41 @@ void RunWarpsOnHost(const typename Body::Args& args, int64_t blocks, ThreadOrder
   }
 }
 
+// Steps one after the other. A step's data comes while the step before it computes; here it comes before, then after
+// it in turn, so that a step that reads the other half of a buffer shows in one of the orders.
+template <typename Body>
+void RunLoopOnHost(const typename Body::Args& args, int64_t blocks, ThreadOrder order) {
+  using Shared = typename Body::Shared;
+  using State = typename Body::State;
+  const WithLaneOrder lanes(order);
+  const std::vector<int> warps = ThreadsIn(order, Body::kWarps);
+  const auto shared = std::make_unique<Shared>();
+  std::vector<State> states(Body::kWarps);
+  for (int64_t i = 0; i < blocks; ++i) {
+    std::memset(static_cast<void*>(shared.get()), 0xff, sizeof(Shared));
+    std::memset(static_cast<void*>(states.data()), 0xff, states.size() * sizeof(State));
+    const int64_t block = order == ThreadOrder::kDown ? blocks - 1 - i : i;
+    const int steps = Body::Steps(args, block);
+    const auto fetch = [&](int step) {
+      for (int warp : warps) Body::Fetch(args, block, step, warp, *shared);
+    };
+    for (int warp : warps) Body::Begin(args, block, warp, *shared, states[warp]);
+    fetch(0);
+    for (int step = 0; step < steps; ++step) {
+      const bool ahead = order != ThreadOrder::kDown;
+      if (ahead && step + 1 < steps) fetch(step + 1);
+      for (int warp : warps) Body::Step(args, block, step, warp, *shared, states[warp]);
+      if (!ahead && step + 1 < steps) fetch(step + 1);
+    }
+    for (int warp : warps) Body::End(args, block, warp, *shared, states[warp]);
+  }
+}
+
+template <typename Body, typename = void>
+struct HasSteps : std::false_type {};
+template <typename Body>
+struct HasSteps<Body, std::void_t<decltype(&Body::Steps)>> : std::true_type {};
+
 template <typename Body, typename = void>
 struct HasState : std::false_type {};
 template <typename Body>
@@ -57,7 +92,9 @@ struct HostRunner {
   ThreadOrder order;
   template <typename Body>
   void operator()(Body, const typename Body::Args& args, int64_t blocks) const {
-    if constexpr (HasState<Body>::value) {
+    if constexpr (HasSteps<Body>::value) {
+      RunLoopOnHost<Body>(args, blocks, order);
+    } else if constexpr (HasState<Body>::value) {
       RunWarpsOnHost<Body>(args, blocks, order);
     } else {
       RunOnHost<Body>(args, blocks, order);

@@ -2,9 +2,13 @@
 // run(body, args, blocks), body a value of the body's type; blocks may be 0. Scratch is of model_scratch.h's size.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
+#include <type_traits>
 #include <utility>
 
+#include "worker/backend/cuda/kernels/attention_backward.h"
+#include "worker/backend/cuda/kernels/attention_forward.h"
 #include "worker/backend/cuda/kernels/columns.h"
 #include "worker/backend/cuda/kernels/cross_entropy.h"
 #include "worker/backend/cuda/kernels/elementwise.h"
@@ -182,6 +186,50 @@ void ForNormBackward(const NormBackwardArgs& args, void* scratch, const Run& run
   });
   const int64_t parts = (args.rows + kNormBackwardRows - 1) / kNormBackwardRows;
   RunBlocks<FoldBody>({kernel.partial, parts, 2 * args.width, args.width, args.dgamma, args.dbeta}, run);
+}
+
+// Whether rows of a head begin at multiples of 16 bytes, whichever head it is, and are whole pieces of that size.
+template <typename T>
+bool AttentionAligned(const AttentionArgs& args) {
+  const auto fits = [](const Tensor& matrix, int64_t stride) {
+    return FullPacks<T>(stride, static_cast<const char*>(matrix.data));
+  };
+  return args.head_size % kFullPack<T> == 0 && fits(args.q, args.q_stride) && fits(args.k, args.k_stride) &&
+         fits(args.v, args.v_stride) && fits(args.out, args.out_stride) && fits(args.dout, args.out_stride) &&
+         fits(args.dq, args.q_stride) && fits(args.dk, args.k_stride) && fits(args.dv, args.v_stride);
+}
+
+// f(kernel arguments, value of the element type, integral constant of the kernel's head size)
+template <typename F>
+void WithAttention(const AttentionArgs& args, void* scratch, const F& f) {
+  const float scale = 1.0f / std::sqrt(static_cast<float>(args.head_size));
+  AttentionKernelArgs kernel = {args, KeyOf(args.dropout), scale, scale * kLog2E, false, static_cast<float*>(scratch)};
+  WithElementType(args.q.dtype, [&](auto element) {
+    kernel.aligned = AttentionAligned<decltype(element)>(args);
+    if (args.head_size <= 64) {
+      f(kernel, element, std::integral_constant<int, 64>());
+    } else {
+      f(kernel, element, std::integral_constant<int, 128>());
+    }
+  });
+}
+
+template <typename Run>
+void ForAttentionForward(const AttentionArgs& args, const Run& run) {
+  WithAttention(args, nullptr, [&](const AttentionKernelArgs& kernel, auto element, auto head) {
+    RunBlocks<AttentionForwardBody<decltype(element), decltype(head)::value>>(kernel, run);
+  });
+}
+
+template <typename Run>
+void ForAttentionBackward(const AttentionArgs& args, void* scratch, const Run& run) {
+  WithAttention(args, scratch, [&](const AttentionKernelArgs& kernel, auto element, auto head) {
+    using T = decltype(element);
+    constexpr int kHead = decltype(head)::value;
+    RunBlocks<RowProductsBody<T, kHead>>(kernel, run);
+    RunBlocks<AttentionKeyGradientBody<T, kHead>>(kernel, run);
+    RunBlocks<AttentionQueryGradientBody<T, kHead>>(kernel, run);
+  });
 }
 
 }  // namespace accrue::cuda

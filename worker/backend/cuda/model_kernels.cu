@@ -4,20 +4,6 @@
 #include "worker/backend/cuda/model_bodies.h"
 
 namespace accrue::cuda {
-namespace {
-
-// Launches what it is called with, until one fails.
-struct Launcher {
-  cudaStream_t stream;
-  cudaError_t& error;
-  template <typename Body>
-  void operator()(Body, const typename Body::Args& args, int64_t blocks) const {
-    if (error == cudaSuccess) error = Launch<Body>(args, blocks, stream);
-  }
-};
-
-}  // namespace
-
 cudaError_t LaunchConvert(const float* from, void* to_bf16, int64_t elements, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
   ForConvert({from, static_cast<Bf16*>(to_bf16), elements}, Launcher{stream, error});

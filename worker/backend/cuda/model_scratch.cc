@@ -16,4 +16,10 @@ size_t ScratchBytes(const NormBackwardArgs& args) {
   return (args.rows + kNormBackwardRows - 1) / kNormBackwardRows * 2 * args.width * sizeof(float);
 }
 
+size_t ScratchBytes(const AttentionArgs& args) {
+  return args.batch * args.heads * args.sequence_length * sizeof(float);
+}
+
+bool AttentionSupports(const AttentionArgs& args) { return args.head_size >= 1 && args.head_size <= kMaxHead; }
+
 }  // namespace accrue::cuda

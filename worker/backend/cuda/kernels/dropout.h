@@ -54,6 +54,13 @@ ACCRUE_BODY void Drop(const DropoutKey& key, int64_t first, float (&values)[kCou
     }
     return;
   }
+  if (kCount == 2 && first % 2 == 0) {
+    const PhiloxBlock words = WordsOf(key, static_cast<uint64_t>(first) / kBlock);
+    const bool upper = first % kBlock != 0;
+    values[0] = Mul(values[0], FactorOfWord(key, upper ? words[2] : words[0]));
+    values[kCount - 1] = Mul(values[kCount - 1], FactorOfWord(key, upper ? words[3] : words[1]));
+    return;
+  }
   for (int n = 0; n < kCount; ++n) {
     const uint64_t e = static_cast<uint64_t>(first + n);
     const PhiloxBlock words = WordsOf(key, e / kBlock);

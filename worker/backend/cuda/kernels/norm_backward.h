@@ -24,7 +24,7 @@ struct NormBackwardKernelArgs {
 template <typename T, int kPack, int kHeld>
 struct NormBackwardBody {
   using Args = NormBackwardKernelArgs;
-  static constexpr int kWarps = 8;
+  static constexpr int kWarps = 4;
   struct Shared {
     float sums[2][kHeld > 0 ? kHeld * kPack * kLanes : 1];
   };
