@@ -30,6 +30,14 @@ class OpArrays {
   // In [low, high).
   const int32_t* Integers(int64_t elements, int32_t low, int32_t high);
 
+  // visit(memory, size_bytes) for each array so far, with the guard behind it.
+  template <typename Visit>
+  void ForEach(const Visit& visit) {
+    for (Array& array : arrays_) {
+      visit(array.contents(), static_cast<size_t>(array.memory.data() + array.memory.size() - array.contents()));
+    }
+  }
+
   // What outputs hold now; fails the test where a guard was touched.
   std::vector<Output> Outputs() const;
 

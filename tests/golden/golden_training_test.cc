@@ -27,6 +27,12 @@ class GoldenTrainingTest : public ::testing::TestWithParam<Parameters> {
                .clip_norm = o["clip_norm"]};
     learning_rate_ = o["learning_rate"];
     units_ = golden_.json["units"];
+  }
+
+  void SetUp() override {
+    absl::StatusOr<std::unique_ptr<Backend>> backend = std::get<0>(GetParam()).create();
+    if (!backend.ok()) GTEST_SKIP() << backend.status();
+    backend_ = *std::move(backend);
     engine_ = *CreateTransformer(golden_.options, *backend_);
     state_ = *TrainingState::Create(config_, mode_, engine_->layout(), *backend_);
     accumulator_ = *Accumulator::Create(mode_, engine_->layout(), *backend_);
@@ -86,7 +92,7 @@ class GoldenTrainingTest : public ::testing::TestWithParam<Parameters> {
   OptimizerConfig config_;
   double learning_rate_ = 0;
   int64_t units_ = 0;
-  std::unique_ptr<Backend> backend_ = std::get<0>(GetParam()).create();
+  std::unique_ptr<Backend> backend_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<TrainingState> state_;
   std::unique_ptr<Accumulator> accumulator_;

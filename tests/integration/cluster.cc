@@ -61,6 +61,11 @@ std::chrono::system_clock::time_point LongFromNow() {
 
 }  // namespace
 
+std::string BinaryDirectory() {
+  const char* const moved = std::getenv("ACCRUE_BINARY_DIRECTORY");
+  return moved != nullptr ? moved : ACCRUE_BINARY_DIRECTORY;
+}
+
 v1::JobSpec TinyJob(int64_t windows, int64_t min_workers, int64_t max_workers) {
   v1::JobSpec spec;
   spec.set_name("tiny");
@@ -102,7 +107,7 @@ void Cluster::StartCoordinator(const std::string& listen) {
   inotify_add_watch(watch, folder_.c_str(), IN_CREATE | IN_MOVED_TO | IN_CLOSE_WRITE);
   const std::string ready = folder_ + "/ready";
   std::filesystem::remove(ready);
-  std::vector<std::string> arguments = {ACCRUE_BINARY_DIRECTORY "/accrued", "--listen", listen, "--http", "none",
+  std::vector<std::string> arguments = {BinaryDirectory() + "/accrued", "--listen", listen, "--http", "none",
                                         "--state", folder_ + "/state", "--ready-file", ready, "--data-root", folder_};
   arguments.insert(arguments.end(), coordinator_arguments_.begin(), coordinator_arguments_.end());
   coordinator_ = std::make_unique<Process>(arguments, folder_ + "/accrued.log");
@@ -143,7 +148,7 @@ Cluster::~Cluster() {
 
 Process& Cluster::AddWorker(int threads, const std::vector<std::string>& more_arguments) {
   const std::string name = absl::StrCat("worker-", workers_.size());
-  std::vector<std::string> arguments = {ACCRUE_BINARY_DIRECTORY "/accrue-worker", "--coordinator", address_, "--name",
+  std::vector<std::string> arguments = {BinaryDirectory() + "/accrue-worker", "--coordinator", address_, "--name",
                                         name, "--threads", absl::StrCat(threads)};
   arguments.insert(arguments.end(), more_arguments.begin(), more_arguments.end());
   workers_.push_back(std::make_unique<Process>(arguments, absl::StrCat(folder_, "/", name, ".log")));

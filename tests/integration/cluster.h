@@ -25,6 +25,9 @@ struct WindowLine {
 v1::JobSpec TinyJob(int64_t windows, int64_t min_workers, int64_t max_workers);
 inline constexpr int64_t kTinyUnits = 12;
 
+// Where the programs lie: as built, or, for a build that was moved, what the environment's ACCRUE_BINARY_DIRECTORY says.
+std::string BinaryDirectory();
+
 class Cluster {
  public:
   explicit Cluster(const std::vector<std::string>& coordinator_arguments = {});

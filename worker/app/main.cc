@@ -20,6 +20,7 @@
 #include "common/version.h"
 #include "worker/app/job_factory.h"
 #include "worker/backend/plugin/choose_backend.h"
+#include "worker/collective/device_and_host.h"
 #include "worker/collective/gloo_collective.h"
 #include "worker/core/checkpoint_writer.h"
 #include "worker/core/session_grpc.h"
@@ -136,11 +137,13 @@ absl::StatusOr<ChosenBackend> ChooseWorkersBackend(const Flags& flags, bool is_s
 // Gradients are exchanged where they are computed.
 absl::StatusOr<std::unique_ptr<CollectiveFactory>> MakeCollectives(const Flags& flags, const ChosenBackend& chosen,
                                                                    GrpcCoordinator& coordinator) {
-  if (chosen.plugin != nullptr) {
-    return chosen.plugin->create_collectives(*chosen.backend, {.bind_address = flags.collective_address},
-                                             &coordinator.store());
-  }
-  return CreateGlooFactory({.bind_address = flags.collective_address}, &coordinator.store());
+  absl::StatusOr<std::unique_ptr<CollectiveFactory>> host =
+      CreateGlooFactory({.bind_address = flags.collective_address}, &coordinator.store());
+  if (chosen.plugin == nullptr || !host.ok()) return host;
+  absl::StatusOr<std::unique_ptr<CollectiveFactory>> device = chosen.plugin->create_collectives(
+      *chosen.backend, {.bind_address = flags.collective_address}, &coordinator.store());
+  if (!device.ok()) return device;
+  return std::make_unique<DeviceAndHostCollectives>(*std::move(device), *std::move(host));
 }
 
 int Run(const Flags& flags) {

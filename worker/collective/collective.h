@@ -56,6 +56,11 @@ class CollectiveFactory {
   // progress.
   virtual absl::StatusOr<std::unique_ptr<Communicator>> Create(const std::string& name, int rank, int size,
                                                                int64_t deadline_ms) = 0;
+  // The same for host memory alone, and for a thread of its own beside the one that computes.
+  virtual absl::StatusOr<std::unique_ptr<Communicator>> CreateForHost(const std::string& name, int rank, int size,
+                                                                      int64_t deadline_ms) {
+    return Create(name, rank, size, deadline_ms);  // where all memory is the host's
+  }
   // Create and Meet, for who need not abort the meeting.
   absl::StatusOr<std::unique_ptr<Communicator>> Form(const std::string& name, int rank, int size, int64_t deadline_ms);
 };

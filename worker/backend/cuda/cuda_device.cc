@@ -4,8 +4,10 @@
 #include <cstdlib>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 
 namespace accrue::cuda {
 namespace {
@@ -69,18 +71,26 @@ class CudaDevice::Arena {
 
   // Null when there is no room.
   static std::unique_ptr<DeviceBuffer> Take(const std::shared_ptr<Arena>& arena, size_t size_bytes) {
+    absl::MutexLock lock(&arena->mutex_);
     const size_t offset = arena->places_.Take(size_bytes);
     if (offset == MemoryArena::kNone) return nullptr;
     return std::make_unique<Piece>(arena, offset, size_bytes);
   }
-  const MemoryArena& places() const { return places_; }
+  // Whether nobody has any of it, and it is of this size at least.
+  bool IsFreeFor(size_t size_bytes) {
+    absl::MutexLock lock(&mutex_);
+    return places_.empty() && places_.size_bytes() >= size_bytes;
+  }
 
  private:
   class Piece : public DeviceBuffer {
    public:
     Piece(std::shared_ptr<Arena> arena, size_t offset, size_t size_bytes)
         : arena_(std::move(arena)), offset_(offset), size_bytes_(size_bytes) {}
-    ~Piece() override { arena_->places_.GiveBack(); }
+    ~Piece() override {
+      absl::MutexLock lock(&arena_->mutex_);
+      arena_->places_.GiveBack();
+    }
     void* data() const override { return static_cast<char*>(arena_->memory_.data()) + offset_; }
     size_t size_bytes() const override { return size_bytes_; }
 
@@ -90,7 +100,8 @@ class CudaDevice::Arena {
   };
 
   const CudaBuffer memory_;
-  MemoryArena places_;
+  absl::Mutex mutex_;
+  MemoryArena places_ ABSL_GUARDED_BY(mutex_);
 };
 
 absl::StatusOr<std::unique_ptr<CudaDevice>> CudaDevice::Open(int ordinal) {
@@ -147,9 +158,7 @@ absl::StatusOr<void*> CudaDevice::TakeMemory(size_t size_bytes) {
 absl::Status CudaDevice::Reserve(size_t size_bytes, int buffers) {
   const size_t needed_bytes = size_bytes + MemoryArena::Slack(static_cast<size_t>(buffers));
   // Of the job before: free again, and large enough, or freed with its last buffer.
-  if (arena_ != nullptr && arena_->places().empty() && arena_->places().size_bytes() >= needed_bytes) {
-    return absl::OkStatus();
-  }
+  if (arena_ != nullptr && arena_->IsFreeFor(needed_bytes)) return absl::OkStatus();
   arena_.reset();
   absl::StatusOr<void*> data = TakeMemory(needed_bytes);
   if (!data.ok()) return data.status();

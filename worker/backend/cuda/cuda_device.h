@@ -1,6 +1,7 @@
 // One GPU: its memory, one stream in which everything is queued in call order, and errors in words.
 //
-// Not thread-safe: one compute thread drives a device at a time. Buffers must not outlive it.
+// Thread-safe as Backend: one compute thread drives a device; others may allocate, free, copy to the host and zero.
+// Buffers must not outlive it.
 //
 // Opening a device and asking it for memory give a Status. A device that fails later (an illegal address, a
 // lost GPU) can no longer be trusted with anything: the process ends with the place and CUDA's words, and
