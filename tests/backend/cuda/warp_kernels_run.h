@@ -63,7 +63,7 @@ void RunLoopOnHost(const typename Body::Args& args, int64_t blocks, ThreadOrder 
     const int64_t block = order == ThreadOrder::kDown ? blocks - 1 - i : i;
     const int steps = Body::Steps(args, block);
     const auto fetch = [&](int step) {
-      for (int warp : warps) Body::Fetch(args, block, step, warp, *shared);
+      for (int warp : warps) Body::Fetch(args, block, step, warp, *shared, states[warp]);
     };
     for (int warp : warps) Body::Begin(args, block, warp, *shared, states[warp]);
     fetch(0);

@@ -68,18 +68,19 @@ __device__ __forceinline__ void WaitForCopies() {
 __device__ __forceinline__ void EndCopyGroup() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 template <typename Body>
-__global__ void __launch_bounds__(ThreadsOf<Body>()) RunLoopBody(const __grid_constant__ typename Body::Args args) {
+__global__ void __launch_bounds__(ThreadsOf<Body>(), Body::kBlocksAtOnce)
+    RunLoopBody(const __grid_constant__ typename Body::Args args) {
   extern __shared__ __align__(128) unsigned char memory[];
   auto& shared = *reinterpret_cast<typename Body::Shared*>(memory);
   typename Body::State state;
   const int64_t block = blockIdx.x;
   const int warp = static_cast<int>(threadIdx.x) / kLanes, steps = Body::Steps(args, block);
   Body::Begin(args, block, warp, shared, state);
-  Body::Fetch(args, block, 0, warp, shared);
+  Body::Fetch(args, block, 0, warp, shared, state);
   EndCopyGroup();
 #pragma unroll 1
   for (int step = 0; step < steps; ++step) {
-    if (step + 1 < steps) Body::Fetch(args, block, step + 1, warp, shared);
+    if (step + 1 < steps) Body::Fetch(args, block, step + 1, warp, shared, state);
     EndCopyGroup();  // empty after the last step, so that one group is always ahead
     WaitForCopies<1>();
     __syncthreads();

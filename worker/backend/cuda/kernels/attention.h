@@ -24,9 +24,9 @@ struct AttentionKernelArgs {
 inline constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 inline constexpr int kMaxHead = 128;
 
-// One head of one sequence.
+// One head of one sequence, and the first of its rows that a block takes.
 struct HeadPlace {
-  int64_t sequence, head, kv_head;
+  int sequence, head, kv_head, first;
 };
 
 template <typename T>
@@ -48,6 +48,8 @@ ACCRUE_BODY int64_t ProbabilityOf(const AttentionArgs& op, int64_t sequence, int
 }
 
 ACCRUE_BODY int64_t BlocksOf(int64_t length, int64_t block) { return (length + block - 1) / block; }
+// The same in 32 bits, for what is computed while a kernel runs; a sequence is shorter than 2^31.
+ACCRUE_BODY int Blocks32(int64_t length, int block) { return (static_cast<int>(length) + block - 1) / block; }
 
 // The lower and upper row of a lane's part of a stripe.
 using RowPair = PerLane<float>[2];

@@ -71,7 +71,9 @@ struct AttentionQueryGradientBody {
     Tile<T, kKeys, kHead> key[2], value[2];
     WeightScratch<T, kInner> scratch[kWarps];
   };
+  static constexpr int kBlocksAtOnce = kHead == 64 ? 3 : 2;
   struct State {
+    HeadPlace at;
     LeftRows<T, kHead, kHead == 64> query[1], gradient[1];
     Sums16<kHead> dquery[1];
     RowPair log_sum_exp2, product;  // the first one in powers of two
@@ -81,14 +83,14 @@ struct AttentionQueryGradientBody {
     return args.op.batch * args.op.heads * BlocksOf(args.op.sequence_length, kQueries);
   }
   ACCRUE_BODY static int Steps(const Args& args, int64_t block) {
-    const int64_t end = FirstQuery(args, block) + kQueries, length = args.op.sequence_length;
-    return static_cast<int>(BlocksOf(end < length ? end : length, kKeys));
+    const int64_t end = Place(args, block).first + kQueries, length = args.op.sequence_length;
+    return Blocks32(end < length ? end : length, kKeys);
   }
 
   ACCRUE_BODY static void Begin(const Args& args, int64_t block, int warp, Shared& shared, State& state) {
     const AttentionArgs& op = args.op;
-    const HeadPlace at = Place(args, block);
-    const int64_t first = FirstQuery(args, block);
+    const HeadPlace at = state.at = Place(args, block);
+    const int first = at.first;
     FetchTile<kWarps>(HeadRows<T>(args, op.q, op.q_stride, at.sequence, at.head), first, warp, shared.query);
     FetchTile<kWarps>(HeadRows<T>(args, op.dout, op.out_stride, at.sequence, at.head), first, warp, shared.gradient);
     state.dquery[0].SetZero();
@@ -96,7 +98,7 @@ struct AttentionQueryGradientBody {
     ACCRUE_UNROLL
     for (int h = 0; h < 2; ++h) {
       ForLanes([&](int lane) {
-        const int64_t row = first + warp * kStripe + SumRow(lane, 2 * h);
+        const int row = first + warp * kStripe + SumRow(lane, 2 * h);
         const bool valid = row < op.sequence_length;
         state.log_sum_exp2[h][lane] = valid ? Mul(op.log_sum_exp[statistics + row], kLog2E) : 0.0f;
         state.product[h][lane] = valid ? args.row_products[statistics + row] : 0.0f;
@@ -104,66 +106,64 @@ struct AttentionQueryGradientBody {
     }
   }
 
-  ACCRUE_BODY static void Fetch(const Args& args, int64_t block, int step, int warp, Shared& shared) {
-    const HeadPlace at = Place(args, block);
-    const int64_t first = static_cast<int64_t>(step) * kKeys;
+  ACCRUE_BODY static void Fetch(const Args& args, int64_t, int step, int warp, Shared& shared, const State& state) {
+    const HeadPlace& at = state.at;
+    const int first = step * kKeys;
     FetchTile<kWarps>(HeadRows<T>(args, args.op.k, args.op.k_stride, at.sequence, at.kv_head), first, warp,
                       shared.key[HalfOfStep(step)]);
     FetchTile<kWarps>(HeadRows<T>(args, args.op.v, args.op.v_stride, at.sequence, at.kv_head), first, warp,
                       shared.value[HalfOfStep(step)]);
   }
 
-  ACCRUE_BODY static void Step(const Args& args, int64_t block, int step, int warp, Shared& shared, State& state) {
+  ACCRUE_BODY static void Step(const Args& args, int64_t, int step, int warp, Shared& shared, State& state) {
     if (step == 0) {
       state.query[0].Take(shared.query, warp * kStripe);
       state.gradient[0].Take(shared.gradient, warp * kStripe);
     }
-    const int64_t first_query = FirstQuery(args, block) + warp * kStripe;
+    const int first_query = state.at.first + warp * kStripe;
     const auto& key = shared.key[HalfOfStep(step)];
     const auto& value = shared.value[HalfOfStep(step)];
 #ifdef __CUDA_ARCH__
 #pragma unroll 1
 #endif
     for (int inner = 0; inner < kKeys; inner += kInner) {
-      const int64_t first_key = static_cast<int64_t>(step) * kKeys + inner;
+      const int first_key = step * kKeys + inner;
       if (first_key > first_query + kStripe - 1) return;
       Sums16<kInner> scores[1], gradients[1];
       scores[0].SetZero();
       gradients[0].SetZero();
       AddTransposedProduct(state.query, key, inner, scores);
       AddTransposedProduct(state.gradient, value, inner, gradients);
-      ScoreGradients(args, block, first_query, first_key, state, scores[0], gradients[0]);
+      ScoreGradients(args, first_query, first_key, state, scores[0], gradients[0]);
       AddProduct(gradients, key, inner, state.dquery, shared.scratch[warp]);
     }
   }
 
-  ACCRUE_BODY static void End(const Args& args, int64_t block, int warp, Shared&, State& state) {
-    const HeadPlace at = Place(args, block);
+  ACCRUE_BODY static void End(const Args& args, int64_t, int warp, Shared&, State& state) {
+    const HeadPlace& at = state.at;
     StoreStripe<T>(state.dquery[0], args.scale,
                    HeadRows<T>(args, args.op.dq, args.op.q_stride, at.sequence, at.head),
-                   FirstQuery(args, block) + warp * kStripe);
+                   at.first + warp * kStripe);
   }
 
  private:
+  // A head's last queries see the most keys and go first.
   ACCRUE_BODY static HeadPlace Place(const Args& args, int64_t block) {
-    const int64_t row = block / BlocksOf(args.op.sequence_length, kQueries), head = row % args.op.heads;
-    return {row / args.op.heads, head, head / (args.op.heads / args.op.kv_heads)};
-  }
-  ACCRUE_BODY static int64_t FirstQuery(const Args& args, int64_t block) {
-    const int64_t blocks = BlocksOf(args.op.sequence_length, kQueries);
-    return (blocks - 1 - block % blocks) * kQueries;
+    const int blocks = Blocks32(args.op.sequence_length, kQueries), heads = static_cast<int>(args.op.heads);
+    const int row = static_cast<int>(block) / blocks, head = row % heads;
+    return {row / heads, head, head / (heads / static_cast<int>(args.op.kv_heads)),
+            (blocks - 1 - static_cast<int>(block) % blocks) * kQueries};
   }
 
   // gradients: of the kept probabilities in, of the scores out, zero where masked.
-  ACCRUE_BODY static void ScoreGradients(const Args& args, int64_t block, int64_t first_query, int64_t first_key,
-                                         const State& state, const Sums16<kInner>& scores,
-                                         Sums16<kInner>& gradients) {
+  ACCRUE_BODY static void ScoreGradients(const Args& args, int first_query, int first_key, const State& state,
+                                         const Sums16<kInner>& scores, Sums16<kInner>& gradients) {
     const bool masks = first_key + kInner - 1 > first_query;
-    const HeadPlace at = Place(args, block);
+    const HeadPlace& at = state.at;
     ACCRUE_UNROLL
     for (int h = 0; h < 2; ++h) {
       ForLanes([&](int lane) {
-        const int seen = static_cast<int>(first_query - first_key) + SumRow(lane, 2 * h) + 1;
+        const int seen = first_query - first_key + SumRow(lane, 2 * h) + 1;
         ACCRUE_UNROLL
         for (int n = 0; n < kInner / 8; ++n) {
           float pair[2] = {gradients.at[n][2 * h][lane], gradients.at[n][2 * h + 1][lane]};
@@ -201,7 +201,10 @@ struct AttentionKeyGradientBody {
     float log_sum_exp[2][kQueries], product[2][kQueries];
     WeightScratch<T, kInner> scratch[kWarps];
   };
+  static constexpr int kBlocksAtOnce = kHead == 64 ? 3 : 2;
   struct State {
+    HeadPlace at;
+    int query_blocks;  // of one head, those that see a key of the block
     LeftRows<T, kHead, kHead == 64> key[1], value[1];
     Sums16<kHead> dkey[1], dvalue[1];
   };
@@ -210,12 +213,13 @@ struct AttentionKeyGradientBody {
     return args.op.batch * args.op.kv_heads * BlocksOf(args.op.sequence_length, kKeys);
   }
   ACCRUE_BODY static int Steps(const Args& args, int64_t block) {
-    return static_cast<int>(args.op.heads / args.op.kv_heads) * QueryBlocks(args, block);
+    return GroupOf(args) * Blocks32(args.op.sequence_length - Place(args, block).first, kQueries);
   }
 
   ACCRUE_BODY static void Begin(const Args& args, int64_t block, int warp, Shared& shared, State& state) {
-    const HeadPlace at = Place(args, block);
-    const int64_t first = FirstKey(args, block);
+    const HeadPlace at = state.at = Place(args, block);
+    state.query_blocks = Blocks32(args.op.sequence_length - at.first, kQueries);
+    const int first = at.first;
     FetchTile<kWarps>(HeadRows<T>(args, args.op.k, args.op.k_stride, at.sequence, at.kv_head), first, warp, shared.key);
     FetchTile<kWarps>(HeadRows<T>(args, args.op.v, args.op.v_stride, at.sequence, at.kv_head), first, warp,
                       shared.value);
@@ -223,10 +227,10 @@ struct AttentionKeyGradientBody {
     state.dvalue[0].SetZero();
   }
 
-  ACCRUE_BODY static void Fetch(const Args& args, int64_t block, int step, int warp, Shared& shared) {
+  ACCRUE_BODY static void Fetch(const Args& args, int64_t, int step, int warp, Shared& shared, const State& state) {
     const AttentionArgs& op = args.op;
-    const HeadPlace at = Place(args, block);
-    const Queries queries = QueriesOf(args, block, step);
+    const HeadPlace& at = state.at;
+    const Queries queries = QueriesOf(args, state, step);
     const int half = HalfOfStep(step);
     FetchTile<kWarps>(HeadRows<T>(args, op.q, op.q_stride, at.sequence, queries.head), queries.first, warp,
                       shared.query[half]);
@@ -236,7 +240,7 @@ struct AttentionKeyGradientBody {
     ForLanes([&](int lane) {
       const int q = warp * kLanes + lane;
       if (q >= 2 * kQueries) return;
-      const int64_t row = queries.first + q % kQueries;
+      const int row = queries.first + q % kQueries;
       const bool valid = row < op.sequence_length;
       const float* const from = q < kQueries ? op.log_sum_exp : args.row_products;
       float* const to = q < kQueries ? shared.log_sum_exp[half] : shared.product[half];
@@ -244,70 +248,65 @@ struct AttentionKeyGradientBody {
     });
   }
 
-  ACCRUE_BODY static void Step(const Args& args, int64_t block, int step, int warp, Shared& shared, State& state) {
+  ACCRUE_BODY static void Step(const Args& args, int64_t, int step, int warp, Shared& shared, State& state) {
     if (step == 0) {
       state.key[0].Take(shared.key, warp * kStripe);
       state.value[0].Take(shared.value, warp * kStripe);
     }
     const int half = HalfOfStep(step);
-    const Queries queries = QueriesOf(args, block, step);
-    const int64_t first_key = FirstKey(args, block) + warp * kStripe;
+    const Queries queries = QueriesOf(args, state, step);
+    const int first_key = state.at.first + warp * kStripe;
 #ifdef __CUDA_ARCH__
 #pragma unroll 1
 #endif
     for (int inner = 0; inner < kQueries; inner += kInner) {
-      const int64_t first_query = queries.first + inner;
+      const int first_query = queries.first + inner;
       if (first_key > first_query + kInner - 1) continue;  // nobody sees these keys
       Sums16<kInner> scores[1], gradients[1];
       scores[0].SetZero();
       gradients[0].SetZero();
       AddTransposedProduct(state.key, shared.query[half], inner, scores);
       AddTransposedProduct(state.value, shared.gradient[half], inner, gradients);
-      ScoreGradients(args, block, queries.head, first_query, first_key, shared.log_sum_exp[half] + inner,
+      ScoreGradients(args, state.at.sequence, queries.head, first_query, first_key, shared.log_sum_exp[half] + inner,
                      shared.product[half] + inner, scores[0], gradients[0]);
       AddProduct(scores, shared.gradient[half], inner, state.dvalue, shared.scratch[warp]);
       AddProduct(gradients, shared.query[half], inner, state.dkey, shared.scratch[warp]);
     }
   }
 
-  ACCRUE_BODY static void End(const Args& args, int64_t block, int warp, Shared&, State& state) {
+  ACCRUE_BODY static void End(const Args& args, int64_t, int warp, Shared&, State& state) {
     const AttentionArgs& op = args.op;
-    const HeadPlace at = Place(args, block);
-    const int64_t first = FirstKey(args, block) + warp * kStripe;
+    const HeadPlace& at = state.at;
+    const int first = at.first + warp * kStripe;
     StoreStripe<T>(state.dkey[0], args.scale, HeadRows<T>(args, op.dk, op.k_stride, at.sequence, at.kv_head), first);
     StoreStripe<T>(state.dvalue[0], 1.0f, HeadRows<T>(args, op.dv, op.v_stride, at.sequence, at.kv_head), first);
   }
 
  private:
   struct Queries {
-    int64_t head, first;
+    int head, first;
   };
-  ACCRUE_BODY static HeadPlace Place(const Args& args, int64_t block) {
-    const int64_t row = block / BlocksOf(args.op.sequence_length, kKeys);
-    return {row / args.op.kv_heads, 0, row % args.op.kv_heads};
+  // How many query heads read one head of keys and values.
+  ACCRUE_BODY static int GroupOf(const Args& args) {
+    return static_cast<int>(args.op.heads) / static_cast<int>(args.op.kv_heads);
   }
   // A head's first keys are seen by the most queries and go first.
-  ACCRUE_BODY static int64_t FirstKey(const Args& args, int64_t block) {
-    return block % BlocksOf(args.op.sequence_length, kKeys) * kKeys;
+  ACCRUE_BODY static HeadPlace Place(const Args& args, int64_t block) {
+    const int blocks = Blocks32(args.op.sequence_length, kKeys), kv_heads = static_cast<int>(args.op.kv_heads);
+    const int row = static_cast<int>(block) / blocks;
+    return {row / kv_heads, 0, row % kv_heads, static_cast<int>(block) % blocks * kKeys};
   }
-  // Blocks of queries that see a key of the block, of one head.
-  ACCRUE_BODY static int QueryBlocks(const Args& args, int64_t block) {
-    return static_cast<int>(BlocksOf(args.op.sequence_length - FirstKey(args, block), kQueries));
-  }
-  ACCRUE_BODY static Queries QueriesOf(const Args& args, int64_t block, int step) {
-    const int blocks = QueryBlocks(args, block);
-    const int64_t group = args.op.heads / args.op.kv_heads;
-    return {Place(args, block).kv_head * group + step / blocks,
-            FirstKey(args, block) + static_cast<int64_t>(step % blocks) * kQueries};
+  ACCRUE_BODY static Queries QueriesOf(const Args& args, const State& state, int step) {
+    return {state.at.kv_head * GroupOf(args) + step / state.query_blocks,
+            state.at.first + step % state.query_blocks * kQueries};
   }
 
   // Rows are keys, columns queries. scores become the kept probabilities, gradients of these those of the scores; both
   // zero where masked.
-  ACCRUE_BODY static void ScoreGradients(const Args& args, int64_t block, int64_t head, int64_t first_query,
-                                         int64_t first_key, const float* log_sum_exp, const float* product,
-                                         Sums16<kInner>& scores, Sums16<kInner>& gradients) {
+  ACCRUE_BODY static void ScoreGradients(const Args& args, int sequence, int head, int first_query, int first_key,
+                                         const float* log_sum_exp, const float* product, Sums16<kInner>& scores,
+                                         Sums16<kInner>& gradients) {
     const bool masks = first_key + kStripe - 1 > first_query;
-    const int64_t sequence = Place(args, block).sequence;
     ForLanes([&](int lane) {
       ACCRUE_UNROLL
       for (int n = 0; n < kInner / 8; ++n) {

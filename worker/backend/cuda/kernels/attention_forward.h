@@ -22,7 +22,10 @@ struct AttentionForwardBody {
     Tile<T, kKeys, kHead> key[2], value[2];
     WeightScratch<T, kKeys> scratch[kWarps];
   };
+  // A multiprocessor's registers are shared out so that this many blocks fit.
+  static constexpr int kBlocksAtOnce = 2;
   struct State {
+    HeadPlace at;
     LeftRows<T, kHead, true> query[kStripes];
     Sums16<kHead> output[kStripes];
     // Of the raw scores so far: the maximum, and the lane's part of the sum of exponentials.
@@ -33,14 +36,14 @@ struct AttentionForwardBody {
     return args.op.batch * args.op.heads * BlocksOf(args.op.sequence_length, kQueries);
   }
   ACCRUE_BODY static int Steps(const Args& args, int64_t block) {
-    const int64_t end = FirstQuery(args, block) + kQueries, length = args.op.sequence_length;
-    return static_cast<int>(BlocksOf(end < length ? end : length, kKeys));
+    const int64_t end = Place(args, block).first + kQueries, length = args.op.sequence_length;
+    return Blocks32(end < length ? end : length, kKeys);
   }
 
   ACCRUE_BODY static void Begin(const Args& args, int64_t block, int warp, Shared& shared, State& state) {
-    const HeadPlace at = Place(args, block);
-    FetchTile<kWarps>(HeadRows<T>(args, args.op.q, args.op.q_stride, at.sequence, at.head), FirstQuery(args, block),
-                      warp, shared.query);
+    const HeadPlace at = state.at = Place(args, block);
+    FetchTile<kWarps>(HeadRows<T>(args, args.op.q, args.op.q_stride, at.sequence, at.head), at.first, warp,
+                      shared.query);
     ACCRUE_UNROLL
     for (int s = 0; s < kStripes; ++s) {
       state.output[s].SetZero();
@@ -54,23 +57,22 @@ struct AttentionForwardBody {
     }
   }
 
-  ACCRUE_BODY static void Fetch(const Args& args, int64_t block, int step, int warp, Shared& shared) {
-    const HeadPlace at = Place(args, block);
-    const int64_t first = static_cast<int64_t>(step) * kKeys;
+  ACCRUE_BODY static void Fetch(const Args& args, int64_t, int step, int warp, Shared& shared, const State& state) {
+    const HeadPlace& at = state.at;
+    const int first = step * kKeys;
     FetchTile<kWarps>(HeadRows<T>(args, args.op.k, args.op.k_stride, at.sequence, at.kv_head), first, warp,
                       shared.key[HalfOfStep(step)]);
     FetchTile<kWarps>(HeadRows<T>(args, args.op.v, args.op.v_stride, at.sequence, at.kv_head), first, warp,
                       shared.value[HalfOfStep(step)]);
   }
 
-  ACCRUE_BODY static void Step(const Args& args, int64_t block, int step, int warp, Shared& shared, State& state) {
+  ACCRUE_BODY static void Step(const Args& args, int64_t, int step, int warp, Shared& shared, State& state) {
     if (step == 0) {
       ACCRUE_UNROLL
       for (int s = 0; s < kStripes; ++s) state.query[s].Take(shared.query, (warp * kStripes + s) * kStripe);
     }
     // The warp's queries; a stripe begins at no key's block but its own, so each of its rows sees a first key.
-    const int64_t first_query = FirstQuery(args, block) + warp * kStripes * kStripe;
-    const int64_t first_key = static_cast<int64_t>(step) * kKeys;
+    const int first_query = state.at.first + warp * kStripes * kStripe, first_key = step * kKeys;
     if (first_key > first_query + (kStripes - 1) * kStripe) return;
     Sums16<kKeys> scores[kStripes];
     ACCRUE_UNROLL
@@ -78,19 +80,19 @@ struct AttentionForwardBody {
     AddTransposedProduct(state.query, shared.key[HalfOfStep(step)], 0, scores);
     ACCRUE_UNROLL
     for (int s = 0; s < kStripes; ++s) {
-      Softmax(args, block, first_query + s * kStripe, first_key, scores[s], state.maximum[s], state.sum[s],
+      Softmax(args, state.at, first_query + s * kStripe, first_key, scores[s], state.maximum[s], state.sum[s],
               state.output[s]);
     }
     AddProduct(scores, shared.value[HalfOfStep(step)], 0, state.output, shared.scratch[warp]);
   }
 
-  ACCRUE_BODY static void End(const Args& args, int64_t block, int warp, Shared&, State& state) {
-    const HeadPlace at = Place(args, block);
+  ACCRUE_BODY static void End(const Args& args, int64_t, int warp, Shared&, State& state) {
+    const HeadPlace& at = state.at;
     const RowSource<T> out = HeadRows<T>(args, args.op.out, args.op.out_stride, at.sequence, at.head);
     float* const log_sum_exp = args.op.log_sum_exp + StatisticsOf(args.op, at.sequence, at.head);
     ACCRUE_UNROLL
     for (int s = 0; s < kStripes; ++s) {
-      const int64_t first = FirstQuery(args, block) + (warp * kStripes + s) * kStripe;
+      const int first = at.first + (warp * kStripes + s) * kStripe;
       ACCRUE_UNROLL
       for (int h = 0; h < 2; ++h) {
         const PerLane<float> sum = SumOverLanes<4>(state.sum[s][h]);
@@ -104,7 +106,7 @@ struct AttentionForwardBody {
               value = Mul(value, inverse);
             }
           }
-          const int64_t row = first + SumRow(lane, 2 * h);
+          const int row = first + SumRow(lane, 2 * h);
           if (lane % 4 != 0 || row >= args.op.sequence_length) return;
           log_sum_exp[row] = Mul(Fma(state.maximum[s][h][lane], args.scale2, Log2(sum[lane])), kLn2);
         });
@@ -114,19 +116,17 @@ struct AttentionForwardBody {
   }
 
  private:
-  ACCRUE_BODY static HeadPlace Place(const Args& args, int64_t block) {
-    const int64_t row = block / BlocksOf(args.op.sequence_length, kQueries), head = row % args.op.heads;
-    return {row / args.op.heads, head, head / (args.op.heads / args.op.kv_heads)};
-  }
   // A head's last queries see the most keys and go first.
-  ACCRUE_BODY static int64_t FirstQuery(const Args& args, int64_t block) {
-    const int64_t blocks = BlocksOf(args.op.sequence_length, kQueries);
-    return (blocks - 1 - block % blocks) * kQueries;
+  ACCRUE_BODY static HeadPlace Place(const Args& args, int64_t block) {
+    const int blocks = Blocks32(args.op.sequence_length, kQueries), heads = static_cast<int>(args.op.heads);
+    const int row = static_cast<int>(block) / blocks, head = row % heads;
+    return {row / heads, head, head / (heads / static_cast<int>(args.op.kv_heads)),
+            (blocks - 1 - static_cast<int>(block) % blocks) * kQueries};
   }
 
   // Scores become weights: exp(score - maximum so far), zero where masked, and dropped. Earlier sums follow the
   // maximum.
-  ACCRUE_BODY static void Softmax(const Args& args, int64_t block, int64_t first_query, int64_t first_key,
+  ACCRUE_BODY static void Softmax(const Args& args, const HeadPlace& at, int first_query, int first_key,
                                   Sums16<kKeys>& scores, RowPair& maximum, RowPair& sum, Sums16<kHead>& output) {
     const bool masks = first_key + kKeys - 1 > first_query;
     ACCRUE_UNROLL
@@ -135,7 +135,7 @@ struct AttentionForwardBody {
       ForLanes([&](int lane) {
         largest[lane] = maximum[h][lane];
         // How many of this block's keys the row sees.
-        const int seen = static_cast<int>(first_query - first_key) + SumRow(lane, 2 * h) + 1;
+        const int seen = first_query - first_key + SumRow(lane, 2 * h) + 1;
         ACCRUE_UNROLL
         for (int n = 0; n < kKeys / 8; ++n) {
           ACCRUE_UNROLL
@@ -171,12 +171,11 @@ struct AttentionForwardBody {
         }
       });
     }
-    if (args.dropout.on) DropScores(args, block, first_query, first_key, scores);
+    if (args.dropout.on) DropScores(args, at, first_query, first_key, scores);
   }
 
-  ACCRUE_BODY static void DropScores(const Args& args, int64_t block, int64_t first_query, int64_t first_key,
+  ACCRUE_BODY static void DropScores(const Args& args, const HeadPlace& at, int first_query, int first_key,
                                      Sums16<kKeys>& scores) {
-    const HeadPlace at = Place(args, block);
     ForLanes([&](int lane) {
       ACCRUE_UNROLL
       for (int n = 0; n < kKeys / 8; ++n) {

@@ -2,9 +2,10 @@
 // needs from device memory is brought to shared memory while the step before it computes.
 //
 //   Args, Shared, State, kWarps   as for warp bodies
+//   kBlocksAtOnce                 blocks of a multiprocessor between which its registers are shared out
 //   Steps(args, block)            at least 1, the same for all warps
 //   Begin(args, block, warp, shared, state)
-//   Fetch(args, block, step, warp, shared)        brings what step reads to half step % 2 of Shared's buffers
+//   Fetch(args, block, step, warp, shared, state) brings what step reads to half step % 2 of Shared's buffers
 //   Step(args, block, step, warp, shared, state)
 //   End(args, block, warp, shared, state)
 //

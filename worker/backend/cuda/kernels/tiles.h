@@ -226,41 +226,50 @@ struct RowSource {
   bool aligned;       // rows begin at multiples of 16 bytes, columns are whole pieces
 };
 
+template <int kThreads, typename T, int kRows, int kColumns>
+ACCRUE_BODY void FetchUnaligned(const RowSource<T>& source, int first, int warp, Tile<T, kRows, kColumns>& to) {
+  constexpr int kPiece = Tile<T, kRows, kColumns>::kPiece;
+  ForLanes([&](int lane) {
+#ifdef __CUDA_ARCH__
+#pragma unroll 1
+#endif
+    for (int at = warp * kLanes + lane; at < kRows * kColumns; at += kThreads) {
+      const int row = at / kColumns, column = at % kColumns;
+      const bool valid = first + row < source.rows && column < source.columns;
+      to.Piece(row, column / kPiece)[column % kPiece] =
+          valid ? source.begin[(first + row) * source.stride + column] : FromFloat<T>(0.0f);
+    }
+  });
+}
+
 // The warp's share of bringing rows first .. first + kRows - 1 into a tile. Where they are aligned the copies are only
 // started: the block waits for them (kernels/tile_loop.h).
 template <int kWarps, typename T, int kRows, int kColumns>
-ACCRUE_BODY void FetchTile(const RowSource<T>& source, int64_t first, int warp, Tile<T, kRows, kColumns>& to) {
+ACCRUE_BODY void FetchTile(const RowSource<T>& source, int first, int warp, Tile<T, kRows, kColumns>& to) {
   using To = Tile<T, kRows, kColumns>;
   constexpr int kThreads = kWarps * kLanes, kCount = kRows * To::kPieces;
   static_assert(kCount % kThreads == 0);
+  if (!source.aligned) return FetchUnaligned<kThreads>(source, first, warp, to);
   ForLanes([&](int lane) {
     ACCRUE_UNROLL
     for (int i = 0; i < kCount / kThreads; ++i) {
       const int at = i * kThreads + warp * kLanes + lane;
       const int row = at / To::kPieces, column = at % To::kPieces * To::kPiece;
-      const bool has_row = first + row < source.rows;
-      T* const piece = to.Piece(row, at % To::kPieces);
-      const T* const from = source.begin + (has_row ? first + row : 0) * source.stride;
-      if (source.aligned) {
-        const bool valid = has_row && column < source.columns;
-        StartCopy<16>(piece, from + (valid ? column : 0), valid);
-      } else {
-        for (int n = 0; n < To::kPiece; ++n) {
-          piece[n] = has_row && column + n < source.columns ? from[column + n] : FromFloat<T>(0.0f);
-        }
-      }
+      const bool valid = first + row < source.rows && column < source.columns;
+      const int64_t from = valid ? (first + row) * source.stride + column : 0;
+      StartCopy<16>(to.Piece(row, at % To::kPieces), source.begin + from, valid);
     }
   });
 }
 
 // The stripe, times scale, into rows first .. of a matrix like `to`.
 template <typename T, int kColumns>
-ACCRUE_BODY void StoreStripe(const Sums16<kColumns>& sums, float scale, const RowSource<T>& to, int64_t first) {
+ACCRUE_BODY void StoreStripe(const Sums16<kColumns>& sums, float scale, const RowSource<T>& to, int first) {
   const bool pairs = to.aligned;
   ForLanes([&](int lane) {
     ACCRUE_UNROLL
     for (int half = 0; half < 2; ++half) {
-      const int64_t row = first + SumRow(lane, 2 * half);
+      const int row = first + SumRow(lane, 2 * half);
       if (row >= to.rows) continue;
       T* const begin = const_cast<T*>(to.begin) + row * to.stride;
       ACCRUE_UNROLL
