@@ -34,7 +34,7 @@ struct Flags {
   std::string coordinator = "127.0.0.1:7437";
   std::string backend = "auto";
   std::string cuda_plugin;  // empty: where PluginPlaces says
-  int gpu = 0;
+  int gpu = -1;
   std::string name;
   int threads = 0;
   std::vector<std::string> data_roots;
@@ -141,7 +141,7 @@ absl::StatusOr<std::unique_ptr<CollectiveFactory>> MakeCollectives(const Flags& 
       CreateGlooFactory({.bind_address = flags.collective_address}, &coordinator.store());
   if (chosen.plugin == nullptr || !host.ok()) return host;
   absl::StatusOr<std::unique_ptr<CollectiveFactory>> device = chosen.plugin->create_collectives(
-      *chosen.backend, {.bind_address = flags.collective_address}, &coordinator.store());
+      *chosen.backend, {.bind_address = flags.collective_address, .slot = chosen.slot->number()}, &coordinator.store());
   if (!device.ok()) return device;
   return std::make_unique<DeviceAndHostCollectives>(*std::move(device), *std::move(host));
 }
@@ -221,9 +221,10 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
   options.app()
-      .add_option("--gpu", flags.gpu, "Number of the GPU that computes, of those that CUDA_VISIBLE_DEVICES leaves")
-      ->check(CLI::Range(0, 1023))
-      ->capture_default_str();
+      .add_option("--gpu", flags.gpu,
+                  "Number of the GPU that computes, of those that CUDA_VISIBLE_DEVICES leaves (default: the one that the "
+                  "fewest workers of this machine have taken)")
+      ->check(CLI::Range(0, 1023));
   options.app().add_option(
       "--cuda-plugin", flags.cuda_plugin,
       "File of the CUDA backend (default: libaccrue_cuda.so beside this program, then in ../lib/accrue from there)");

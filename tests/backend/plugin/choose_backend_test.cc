@@ -1,6 +1,8 @@
 // Which backend a worker takes on machines of every kind, and what it says where it cannot have what was asked for.
 #include "worker/backend/plugin/choose_backend.h"
 
+#include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -34,12 +36,18 @@ const BackendPlugin kFailingPlugin{.name = "cuda",
 // A machine on which all is well, but for what a test changes. Notes what was asked, in order.
 class Machine {
  public:
+  Machine() {
+    std::string name = testing::TempDir() + "/accrue-machine-XXXXXX";
+    folder_ = mkdtemp(name.data());
+  }
+  ~Machine() { std::filesystem::remove_all(folder_); }
+
   absl::Status plugin_file, driver, library;
   GpuReport gpus{.driver_version = 13000, .gpus = {{.name = "H", .major = 9, .memory_bytes = int64_t{1} << 37}}};
   const BackendPlugin* plugin = &kGoodPlugin;
   std::vector<std::string> asked;
 
-  absl::StatusOr<ChosenBackend> Choose(BackendChoice choice, int gpu = 0) {
+  absl::StatusOr<ChosenBackend> Choose(BackendChoice choice, int gpu = -1) {
     asked.clear();
     return ChooseBackend({.choice = choice, .gpu = gpu}, {.find_plugin = [this]() -> absl::StatusOr<std::string> {
                                                             asked.push_back("file");
@@ -57,6 +65,9 @@ class Machine {
                                                             if (!library.ok()) return library;
                                                             return plugin;
                                                           },
+                                                          .take_slot = [this](const std::vector<std::string>& gpus) {
+                                                            return GpuSlot::TakeLeastUsed(folder_, gpus);
+                                                          },
                                                           .create_cpu = [] { return CreateCpuBackend(1); }});
   }
 
@@ -73,6 +84,9 @@ class Machine {
     EXPECT_EQ(chosen->is_fallback, is_fallback);
     EXPECT_THAT(chosen->backend->NumericClass(DType::kF32), HasSubstr("cpu/"));
   }
+
+ private:
+  std::string folder_;  // of the slots
 };
 
 TEST(ChooseBackend, GpuThatWillDo_TakenUnlessTheCpuIsAskedFor) {
@@ -131,6 +145,21 @@ TEST(ChooseBackend, NoGpu_NoFallback) {
   Machine machine;
   machine.gpus.gpus.clear();
   machine.ExpectRefused(absl::StatusCode::kNotFound, "but no GPU", false);
+}
+
+TEST(ChooseBackend, SeveralGpus_SpreadOverThoseThatWillDo) {
+  Machine machine;
+  machine.gpus.gpus = {{.name = "Old", .major = 7, .memory_bytes = int64_t{1} << 37, .uuid = "choose-0"},
+                       {.name = "A", .major = 9, .memory_bytes = int64_t{1} << 37, .uuid = "choose-1"},
+                       {.name = "B", .major = 9, .memory_bytes = int64_t{1} << 37, .uuid = "choose-2"}};
+  const ChosenBackend first = *machine.Choose(BackendChoice::kAuto), second = *machine.Choose(BackendChoice::kAuto),
+                      third = *machine.Choose(BackendChoice::kAuto);
+  EXPECT_EQ(first.reason, "GPU 1 (A) can be used");
+  EXPECT_EQ(second.reason, "GPU 2 (B) can be used");
+  EXPECT_EQ(third.reason, "GPU 1 (A) can be used, which 1 others use too");
+  EXPECT_EQ(third.slot->number(), 1);
+  EXPECT_EQ(machine.Choose(BackendChoice::kCuda, 2)->slot->number(), 1);
+  EXPECT_THAT(std::string(machine.Choose(BackendChoice::kCuda, 0).status().message()), HasSubstr("GPU 0 (Old) is not"));
 }
 
 TEST(ChooseBackend, NumberThatIsNot_Refused) {

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -21,21 +23,33 @@ class GpuSlotTest : public testing::Test {
     folder_ = mkdtemp(name.data());
   }
   ~GpuSlotTest() override { std::filesystem::remove_all(folder_); }
+  std::unique_ptr<GpuSlot> Take(const std::vector<std::string>& gpus) { return *GpuSlot::TakeLeastUsed(folder_, gpus); }
   std::string folder_;
 };
 
 TEST_F(GpuSlotTest, Take_SeveralOfOneGpu_Counted) {
-  const auto first = *GpuSlot::Take(folder_, "a"), second = *GpuSlot::Take(folder_, "a");
+  const auto first = Take({"a"}), second = Take({"a"});
   EXPECT_EQ(first->number(), 0);
   EXPECT_EQ(second->number(), 1);
-  EXPECT_EQ((*GpuSlot::Take(folder_, "b"))->number(), 0);
+  EXPECT_EQ(Take({"b"})->number(), 0);
+}
+
+TEST_F(GpuSlotTest, Take_SeveralGpus_SpreadOverThem) {
+  std::vector<std::unique_ptr<GpuSlot>> slots;
+  for (const auto& [gpu, number] : {std::pair{0, 0}, {1, 0}, {2, 0}, {0, 1}, {1, 1}}) {
+    slots.push_back(Take({"a", "b", "c"}));
+    EXPECT_EQ(slots.back()->gpu(), gpu);
+    EXPECT_EQ(slots.back()->number(), number);
+  }
+  slots.erase(slots.begin() + 1);
+  EXPECT_EQ(Take({"a", "b", "c"})->gpu(), 1);
 }
 
 TEST_F(GpuSlotTest, Take_OneIsFreeAgain_TheLeast) {
-  auto first = *GpuSlot::Take(folder_, "a");
-  const auto second = *GpuSlot::Take(folder_, "a");
+  auto first = Take({"a"});
+  const auto second = Take({"a"});
   first.reset();
-  EXPECT_EQ((*GpuSlot::Take(folder_, "a"))->number(), 0);
+  EXPECT_EQ(Take({"a"})->number(), 0);
 }
 
 TEST_F(GpuSlotTest, Take_HolderWasKilled_Free) {
@@ -43,7 +57,7 @@ TEST_F(GpuSlotTest, Take_HolderWasKilled_Free) {
   ASSERT_EQ(pipe(ready), 0);
   const pid_t child = fork();
   if (child == 0) {
-    const auto slot = GpuSlot::Take(folder_, "a");
+    const auto slot = GpuSlot::TakeLeastUsed(folder_, {"a"});
     const char number = slot.ok() ? static_cast<char>((*slot)->number()) : char{9};
     if (write(ready[1], &number, 1) != 1) _exit(1);
     pause();
@@ -52,14 +66,14 @@ TEST_F(GpuSlotTest, Take_HolderWasKilled_Free) {
   char number = 9;
   ASSERT_EQ(read(ready[0], &number, 1), 1);
   EXPECT_EQ(number, 0);
-  EXPECT_EQ((*GpuSlot::Take(folder_, "a"))->number(), 1);
+  EXPECT_EQ(Take({"a"})->number(), 1);
   kill(child, SIGKILL);
   ASSERT_EQ(waitpid(child, nullptr, 0), child);
-  EXPECT_EQ((*GpuSlot::Take(folder_, "a"))->number(), 0);
+  EXPECT_EQ(Take({"a"})->number(), 0);
 }
 
 TEST_F(GpuSlotTest, Take_NoFolder_NamesTheFile) {
-  const absl::Status status = GpuSlot::Take(folder_ + "/none", "a").status();
+  const absl::Status status = GpuSlot::TakeLeastUsed(folder_ + "/none", {"a"}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("/none/accrue-gpu-a-0.lock: No such file"));
 }

@@ -1,5 +1,6 @@
 #include "worker/backend/plugin/choose_backend.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -9,6 +10,27 @@
 namespace accrue {
 namespace {
 
+// The same for every process of the machine.
+std::string KeyOf(const GpuReport& report, int ordinal) {
+  const std::string& uuid = report.gpus[ordinal].uuid;
+  return uuid.empty() ? absl::StrCat("number-", ordinal) : uuid;
+}
+
+// Those that may be taken: the one that was asked for, or all that will do.
+absl::StatusOr<std::vector<int>> UsableGpus(const BackendOptions& options, const GpuReport& report,
+                                            const GpuNeeds& needs) {
+  std::vector<int> usable;
+  if (options.gpu < 0) {
+    for (int ordinal = 0; ordinal < static_cast<int>(report.gpus.size()); ++ordinal) {
+      if (CheckGpu(report, needs, ordinal).ok()) usable.push_back(ordinal);
+    }
+    if (!usable.empty()) return usable;
+  }
+  const int ordinal = std::max(options.gpu, 0);
+  ACCRUE_RETURN_IF_ERROR(CheckGpu(report, needs, ordinal).status());
+  return std::vector<int>{ordinal};
+}
+
 // found_gpus: whether there was any, whatever becomes of it.
 absl::StatusOr<ChosenBackend> ChooseGpu(const BackendOptions& options, const BackendSources& sources,
                                         bool& found_gpus) {
@@ -16,12 +38,18 @@ absl::StatusOr<ChosenBackend> ChooseGpu(const BackendOptions& options, const Bac
   ACCRUE_ASSIGN_OR_RETURN(const GpuReport report, sources.probe_gpus());
   found_gpus = !report.gpus.empty();
   ACCRUE_ASSIGN_OR_RETURN(const BackendPlugin* const plugin, sources.load_plugin(path));
-  ACCRUE_ASSIGN_OR_RETURN(const GpuInfo gpu, CheckGpu(report, plugin->needs(), options.gpu));
-  ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, plugin->create_backend(options.gpu));
+  ACCRUE_ASSIGN_OR_RETURN(const std::vector<int> usable, UsableGpus(options, report, plugin->needs()));
+  std::vector<std::string> keys;
+  for (int ordinal : usable) keys.push_back(KeyOf(report, ordinal));
+  ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<GpuSlot> slot, sources.take_slot(keys));
+  const int ordinal = usable[slot->gpu()];
+  ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<Backend> backend, plugin->create_backend(ordinal));
+  const std::string others = slot->number() == 0 ? "" : absl::StrCat(", which ", slot->number(), " others use too");
   return ChosenBackend{.name = plugin->name,
                        .backend = std::move(backend),
                        .plugin = plugin,
-                       .reason = absl::StrCat("GPU ", options.gpu, " (", gpu.name, ") can be used")};
+                       .slot = std::move(slot),
+                       .reason = absl::StrCat("GPU ", ordinal, " (", report.gpus[ordinal].name, ") can be used", others)};
 }
 
 }  // namespace
@@ -36,6 +64,7 @@ BackendSources RealBackendSources(const BackendOptions& options) {
             return ProbeGpus(driver);
           },
           .load_plugin = LoadPlugin,
+          .take_slot = [](const std::vector<std::string>& gpus) { return GpuSlot::TakeLeastUsed("/tmp", gpus); },
           .create_cpu = [options] { return CreateCpuBackend(options.threads); }};
 }
 

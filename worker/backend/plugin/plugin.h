@@ -29,7 +29,7 @@ namespace accrue {
 
 struct PluginCollectiveOptions {
   std::string bind_address = "127.0.0.1";  // a host name or address of this machine that the peers can reach
-  std::string lock_folder = "/tmp";        // GpuSlot
+  int slot = 0;                            // GpuSlot::number of the backend's GPU
 };
 
 struct BackendPlugin {

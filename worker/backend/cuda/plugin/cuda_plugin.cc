@@ -11,14 +11,12 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "common/clock.h"
 #include "common/status.h"
 #include "common/version.h"
 #include "worker/backend/cuda/cuda_backend.h"
 #include "worker/backend/cuda/plugin/cuda_nccl.h"
-#include "worker/backend/plugin/gpu_slot.h"
 #include "worker/backend/plugin/plugin.h"
 #include "worker/collective/nccl/nccl_collective.h"
 
@@ -77,9 +75,8 @@ void PrepareNccl(const std::string& address, int slot) {
 // A factory with all that it is made of.
 class CudaCollectives : public CollectiveFactory {
  public:
-  CudaCollectives(std::unique_ptr<GpuSlot> slot, std::unique_ptr<nccl::Calls> calls,
-                  std::unique_ptr<CollectiveFactory> factory)
-      : slot_(std::move(slot)), calls_(std::move(calls)), factory_(std::move(factory)) {}
+  CudaCollectives(std::unique_ptr<nccl::Calls> calls, std::unique_ptr<CollectiveFactory> factory)
+      : calls_(std::move(calls)), factory_(std::move(factory)) {}
 
   absl::StatusOr<std::unique_ptr<Communicator>> Create(const std::string& name, int rank, int size,
                                                        int64_t deadline_ms) override {
@@ -87,7 +84,6 @@ class CudaCollectives : public CollectiveFactory {
   }
 
  private:
-  const std::unique_ptr<GpuSlot> slot_;
   const std::unique_ptr<nccl::Calls> calls_;
   const std::unique_ptr<CollectiveFactory> factory_;
 };
@@ -96,17 +92,13 @@ absl::StatusOr<std::unique_ptr<CollectiveFactory>> CreateCollectives(Backend& ba
                                                                      const PluginCollectiveOptions& options,
                                                                      RendezvousStore* store) {
   cuda::CudaDevice& device = static_cast<cuda::CudaBackend&>(backend).device();
-  const cudaUUID_t& uuid = device.properties().uuid;
-  ACCRUE_ASSIGN_OR_RETURN(
-      std::unique_ptr<GpuSlot> slot,
-      GpuSlot::Take(options.lock_folder, absl::BytesToHexString(absl::string_view(uuid.bytes, sizeof(uuid.bytes)))));
-  PrepareNccl(options.bind_address, slot->number());
+  PrepareNccl(options.bind_address, options.slot);
   ACCRUE_ASSIGN_OR_RETURN(std::unique_ptr<nccl::Calls> calls, cuda::CreateNcclCalls(device));
   ACCRUE_ASSIGN_OR_RETURN(
       std::unique_ptr<CollectiveFactory> factory,
       nccl::CreateNcclFactory({.bind_address = options.bind_address}, *calls, Clock::Real(), store));
   return std::unique_ptr<CollectiveFactory>(
-      std::make_unique<CudaCollectives>(std::move(slot), std::move(calls), std::move(factory)));
+      std::make_unique<CudaCollectives>(std::move(calls), std::move(factory)));
 }
 
 constexpr BackendPlugin kPlugin{.build = ACCRUE_PLUGIN_BUILD,
