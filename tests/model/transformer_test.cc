@@ -9,6 +9,7 @@
 
 #include "tests/backend/reference_ops.h"
 #include "tests/model/model_testing.h"
+#include "worker/backend/measuring_backend.h"
 
 namespace accrue {
 namespace {
@@ -304,6 +305,26 @@ TEST(CreateTransformer, SequenceBeyondContext_IsRefused) {
   const auto created = CreateTransformer({.model = TinyGpt2(), .rows = 1, .sequence_length = 8}, *backend);
   EXPECT_EQ(created.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(created.status().message()), HasSubstr("expected 1 to model.context, 7"));
+}
+
+// A device whose kernels hold small heads only.
+class SmallHeads : public MeasuringBackend {
+ public:
+  using MeasuringBackend::MeasuringBackend;
+  int64_t LargestHeadSize() const override { return size; }
+  int64_t size = 0;
+};
+
+TEST(CreateTransformer, HeadsBeyondTheDevice_AreRefused) {
+  const auto lender = CreateReferenceBackend();
+  SmallHeads backend(*lender);
+  const TransformerOptions options{.model = TinyGpt2(), .rows = 1, .sequence_length = 4};
+  backend.size = options.model.HeadSize();
+  EXPECT_TRUE(CreateTransformer(options, backend).ok());
+  --backend.size;
+  const absl::Status status = CreateTransformer(options, backend).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(" computes heads of up to "));
 }
 
 }  // namespace

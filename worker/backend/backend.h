@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -40,6 +41,8 @@ class Backend {
   virtual std::string NumericClass(DType precision) const = 0;
   // Whether the device computes in this precision.
   virtual bool Supports(DType precision) const = 0;
+  // The largest size of an attention head that it computes.
+  virtual int64_t LargestHeadSize() const { return std::numeric_limits<int64_t>::max(); }
 
   // Whether Reserve is of use: memory is the device's own, and small.
   virtual bool ReservesMemory() const { return false; }

@@ -189,6 +189,11 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateTransformer(const TransformerOptio
                                                  options.precision == DType::kF32 ? "fp32" : "bf16",
                                                  "; use another precision or device"));
   }
+  if (options.model.HeadSize() > backend.LargestHeadSize()) {
+    return absl::UnimplementedError(absl::StrCat("attention heads of ", options.model.HeadSize(), " elements; ",
+                                                 backend.DeviceName(), " computes heads of up to ",
+                                                 backend.LargestHeadSize()));
+  }
   TransformerTensors tensors = DescribeTensors(options.model);
   ACCRUE_ASSIGN_OR_RETURN(ParameterLayout layout, ParameterLayout::Build(tensors.shapes));
   auto transformer = std::make_unique<Transformer>(options, std::move(tensors), std::move(layout), backend);

@@ -11,6 +11,7 @@
 #include "worker/backend/cuda/cuda_model_ops.h"
 #include "worker/backend/cuda/cuda_state_device.h"
 #include "worker/backend/cuda/kernel_state_ops.h"
+#include "worker/backend/cuda/model_scratch.h"
 
 namespace accrue::cuda {
 namespace {
@@ -38,6 +39,11 @@ class CudaBackendImplementation : public CudaBackend {
                         ACCRUE_NVCC_VERSION, "/", precision == DType::kF32 ? "fp32" : "bf16", "/r", kKernelRevision);
   }
   bool Supports(DType) const override { return true; }
+  int64_t LargestHeadSize() const override {
+    int64_t size = 0;
+    while (AttentionSupports({.head_size = size + 1})) ++size;
+    return size;
+  }
 
   bool ReservesMemory() const override { return true; }
   absl::Status Reserve(size_t size_bytes, int buffers) override { return device_->Reserve(size_bytes, buffers); }
