@@ -182,6 +182,24 @@ TEST(CudaLinear, Gelu_InBf16_FusedWhereTheShapeAllows) {
   }
 }
 
+// HostGemm checks what is said of each place.
+TEST(CudaLinear, Alignment_IsOfTheWorstPlace) {
+  HostGemm gemm(true);
+  LinearOps ops(gemm);
+  for (int worst = 0; worst < 5; ++worst) {
+    OpArrays arrays;
+    const auto at = [&](int place, Tensor tensor) {
+      if (place == worst) tensor.data = static_cast<uint16_t*>(tensor.data) + 1;
+      return tensor;
+    };
+    ops.LinearForward({.rows = 3, .in = 8, .out = 16,
+                       .x = at(0, arrays.In(DType::kBF16, 3 * 8 + 1)), .weight = at(1, arrays.In(DType::kBF16, 8 * 16 + 1)),
+                       .bias = at(2, arrays.In(DType::kBF16, 16 + 1)), .y = at(3, arrays.Out(DType::kBF16, 3 * 16 + 1)),
+                       .gelu_input = at(4, arrays.Out(DType::kBF16, 3 * 16 + 1))});
+  }
+  EXPECT_EQ(gemm.fused, 5);
+}
+
 TEST(GemmProblem, Text_SaysWhatAnAlgorithmIsChosenBy) {
   const GemmProblem problem{.m = 768, .n = 64, .k = 3072, .transpose_a = true, .lda = 3072, .ldb = 3072, .ldd = 768,
                             .input = DType::kBF16, .output = DType::kBF16, .epilogue = GemmEpilogue::kGeluAuxBias,

@@ -105,22 +105,32 @@ TEST(NcclCollective, BroadcastHost_OfAnySize_GoesThroughTheDevice) {
 
 // Rank 0 of two whose peer has done its part of the meeting and nothing else: by a clock that nobody else advances.
 struct Alone {
-  explicit Alone(int64_t deadline_ms) {
+  // first: what the peer gives to the sum that counts members.
+  explicit Alone(int64_t deadline_ms, int64_t first = 1) : one(first) {
     UniqueId id{};
     const int number = 1;
     std::memcpy(id.data(), &number, sizeof(number));
     EXPECT_TRUE(store.Set("c", "nccl/1", "no address").ok());
     world.Join(id);
     world.Post(id, 2, 0, 1, {&one, &sum}, {});
-    communicator = *member.factory->Form("c", 0, 2, deadline_ms);
+    communicator = *member.factory->Create("c", 0, 2, deadline_ms);
+    met = communicator->Meet();
   }
   World world;
   MemoryRendezvous store;
   FakeClock clock;
-  int64_t one = 1, sum = 0;  // of the peer
+  int64_t one, sum = 0;  // of the peer
+  absl::Status met;
   Member member{world, store, clock};
   std::unique_ptr<Communicator> communicator;
 };
+
+TEST(NcclCollective, Meet_FirstSumIsWrong_Unavailable) {
+  Alone alone(1000, /*first=*/5);
+  EXPECT_EQ(alone.met.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(alone.met.message()), HasSubstr("the first sum over 2 members is 6"));
+  EXPECT_EQ(alone.member.calls.aborted, 1);
+}
 
 TEST(NcclCollective, End_PeersMayTakeWhatWasSent) {
   for (int result : {kSuccess, kInProgress}) {
