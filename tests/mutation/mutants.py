@@ -130,6 +130,29 @@ MUTANTS = [
            "    transport_->Abort();", "", "gloo_collective_test", "*MiddleOfAMessage*"),
     Mutant("a worker of another version is refused", "coordinator/server/worker_service.cc",
            "if (hello.version() != kVersion) {", "if (false) {", "server_test"),
+    # GPUs: docs/cuda.md
+    Mutant("a collective follows the computation", "worker/collective/nccl/nccl_collective.cc",
+           "    calls_.FollowCompute();\n", "", "nccl_collective_test"),
+    Mutant("an operation that an error ended is no success", "worker/collective/nccl/nccl_collective.cc",
+           "    if (const int asked = calls_.AsyncError(handle_, state); asked != kSuccess) state = asked;\n"
+           "    return AwaitNccl(state, what, end_ns);\n  }\n\n  template",
+           "    return AwaitNccl(state, what, end_ns);\n  }\n\n  template", "nccl_collective_test"),
+    Mutant("a failed communicator is aborted", "worker/collective/nccl/nccl_collective.cc",
+           "if (handle_ != nullptr) calls_.Abort(std::exchange(handle_, nullptr));", "", "nccl_collective_test"),
+    Mutant("members count themselves when they meet", "worker/collective/nccl/nccl_collective.cc",
+           "    if (members == size_) return absl::OkStatus();", "    return absl::OkStatus();", "nccl_collective_test"),
+    Mutant("a plugin of another build is refused", "worker/backend/plugin/plugin_loader.cc", "  if (found != needed) {",
+           "  if (false) {", "choose_backend_test"),
+    Mutant("a GPU without code for it is refused", "worker/backend/plugin/gpu_probe.cc",
+           "return gpu.major == architecture / 10 && gpu.minor >= architecture % 10;",
+           "return gpu.major >= architecture / 10;", "gpu_probe_test"),
+    Mutant("an old driver is refused", "worker/backend/plugin/gpu_probe.cc",
+           "if (report.driver_version < needs.driver_version)", "if (false)", "gpu_probe_test"),
+    Mutant("processes that share a GPU are told apart", "worker/backend/plugin/gpu_slot.cc",
+           "flock(descriptor, LOCK_EX | LOCK_NB) == 0", "true", "gpu_slot_test"),
+    Mutant("a product takes for granted what all its places keep", "worker/backend/cuda/linear.cc",
+           "  if (operands.aux != nullptr) problem.align_d = std::min(problem.align_d, AlignmentOf(operands.aux));\n", "",
+           "cuda_linear_test"),
 ]
 
 
