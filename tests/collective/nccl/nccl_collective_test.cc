@@ -12,6 +12,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "tests/collective/nccl/fake_nccl.h"
+#include "worker/collective/device_and_host.h"
 #include "worker/collective/testing/memory_rendezvous.h"
 
 namespace accrue::nccl {
@@ -377,6 +378,25 @@ TEST(NcclCollective, Form_NewName_WorksAfterFailure) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+}
+
+// Gives nothing but an error of its own.
+class NamedFactory : public CollectiveFactory {
+ public:
+  explicit NamedFactory(const std::string& name) : name_(name) {}
+  absl::StatusOr<std::unique_ptr<Communicator>> Create(const std::string&, int, int, int64_t) override {
+    return absl::UnimplementedError(name_);
+  }
+
+ private:
+  const std::string name_;
+};
+
+TEST(DeviceAndHostCollectives, Create_EachFromItsOwn) {
+  DeviceAndHostCollectives both(std::make_unique<NamedFactory>("device"), std::make_unique<NamedFactory>("host"));
+  EXPECT_EQ(both.Create("c", 0, 2, 1).status().message(), "device");
+  EXPECT_EQ(both.CreateForHost("c", 0, 2, 1).status().message(), "host");
+  EXPECT_EQ(NamedFactory("one").CreateForHost("c", 0, 2, 1).status().message(), "one");
 }
 
 TEST(CreateNcclFactory, ForeignAddress_InvalidArgument) {
