@@ -33,7 +33,7 @@ void WindowRunner::SendState(const v1::CopyState& order) {
   StopSending();
   const absl::Status begun = FaultStatus(FaultPoint::kWorkerCopyBegun, order.key().window());
   absl::StatusOr<std::unique_ptr<Communicator>> communicator =
-      begun.ok() ? context_.collectives.Create(order.communicator(), 0, 2, context_.collective_deadline_ms) : begun;
+      begun.ok() ? context_.collectives.CreateForHost(order.communicator(), 0, 2, context_.collective_deadline_ms) : begun;
   if (!communicator.ok()) return SendCopied(order, order.key().window(), "", std::string(communicator.status().message()));
   sending_ = order.communicator();
   LogInfo("the state is sent beside the work", {{"key", KeyToString(order.key())}, {"to", order.receiver()}});
@@ -63,7 +63,7 @@ void WindowRunner::ReceiveState(const v1::CopyState& order) {
   absl::Status status = FaultStatus(FaultPoint::kWorkerCopyBegun, order.key().window());
   if (status.ok()) {
     absl::StatusOr<std::unique_ptr<Communicator>> communicator =
-        context_.collectives.Create(order.communicator(), 1, 2, context_.collective_deadline_ms);
+        context_.collectives.CreateForHost(order.communicator(), 1, 2, context_.collective_deadline_ms);
     if (communicator.ok()) {
       StateReceiver receiver(*std::move(communicator), context_.guard, order, job_, [&] { return BeforeWait(); },
                              [&](int64_t window, const std::string& digest) { SendCopied(order, window, digest, ""); });
