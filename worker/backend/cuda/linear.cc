@@ -43,6 +43,8 @@ bool Linear::TryFused(GemmProblem problem, GemmEpilogue epilogue, const GemmOper
   if (problem.output != DType::kBF16 || problem.ldd % kAuxStep != 0) return false;
   problem.epilogue = epilogue;
   TakeAlignments(operands, problem);
+  // The library is told of no alignment of aux, and may take the best for granted.
+  if (problem.align_d < kMostGemmAlignment) return false;
   return device_.TryMultiply(problem, operands);
 }
 
