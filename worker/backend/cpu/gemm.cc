@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "worker/backend/cpu/onednn.h"
 #include "worker/backend/cpu/thread_pool.h"
 
 namespace accrue::cpu {
@@ -20,16 +21,16 @@ void Require(dnnl_status_t status) {
 
 dnnl_data_type_t TypeOf(DType dtype) { return dtype == DType::kF32 ? dnnl_f32 : dnnl_bf16; }
 
-dnnl_memory_desc_t Matrix(int64_t rows, int64_t columns, DType dtype, int64_t row_stride, int64_t column_stride) {
-  const dnnl_dims_t dims = {rows, columns}, strides = {row_stride, column_stride};
-  dnnl_memory_desc_t desc;
-  Require(dnnl_memory_desc_init_by_strides(&desc, 2, dims, TypeOf(dtype), strides));
-  return desc;
-}
+struct Matrix : MatrixDesc {
+  Matrix(int64_t rows, int64_t columns, DType dtype, int64_t row_stride, int64_t column_stride)
+      : MatrixDesc(rows, columns, TypeOf(dtype), row_stride, column_stride) {
+    Require(status());
+  }
+};
 
-dnnl_memory_t MemoryFor(const dnnl_memory_desc_t& desc, dnnl_engine_t engine) {
+dnnl_memory_t MemoryFor(MatrixHandle desc, dnnl_engine_t engine) {
   dnnl_memory_t memory = nullptr;
-  Require(dnnl_memory_create(&memory, &desc, engine, DNNL_MEMORY_NONE));
+  Require(dnnl_memory_create(&memory, desc, engine, DNNL_MEMORY_NONE));
   return memory;
 }
 
@@ -43,12 +44,10 @@ size_t GemmShapeHash::operator()(const GemmShape& s) const {
 GemmPlan::GemmPlan(const GemmShape& shape, dnnl_engine_t engine, dnnl_stream_t stream, int threads)
     : stream_(stream), memories_(threads) {
   PrepareComputeThread();  // oneDNN compiles for as many threads as OpenMP has
-  const dnnl_memory_desc_t a = Matrix(shape.m, shape.k, shape.input, shape.a_row, shape.a_column);
-  const dnnl_memory_desc_t b = Matrix(shape.k, shape.n, shape.input, shape.b_row, shape.b_column);
-  const dnnl_memory_desc_t c = Matrix(shape.m, shape.n, shape.output, shape.c_row, 1);
-  const dnnl_memory_desc_t bias = Matrix(1, shape.n, shape.bias_type, shape.n, 1);
-  dnnl_matmul_desc_t operation;
-  Require(dnnl_matmul_desc_init(&operation, &a, &b, shape.bias ? &bias : nullptr, &c));
+  const Matrix a(shape.m, shape.k, shape.input, shape.a_row, shape.a_column);
+  const Matrix b(shape.k, shape.n, shape.input, shape.b_row, shape.b_column);
+  const Matrix c(shape.m, shape.n, shape.output, shape.c_row, 1);
+  const Matrix bias(1, shape.n, shape.bias_type, shape.n, 1);
 
   dnnl_primitive_attr_t attributes = nullptr;
   Require(dnnl_primitive_attr_create(&attributes));
@@ -56,20 +55,20 @@ GemmPlan::GemmPlan(const GemmShape& shape, dnnl_engine_t engine, dnnl_stream_t s
   if (shape.accumulate) {
     dnnl_post_ops_t post_ops = nullptr;
     Require(dnnl_post_ops_create(&post_ops));
-    Require(dnnl_post_ops_append_sum(post_ops, 1.0f));
+    Require(AppendSum(post_ops));
     Require(dnnl_primitive_attr_set_post_ops(attributes, post_ops));
     Require(dnnl_post_ops_destroy(post_ops));
   }
   dnnl_primitive_desc_t desc = nullptr;
-  Require(dnnl_primitive_desc_create(&desc, &operation, attributes, engine, nullptr));
+  Require(CreateProduct(&desc, engine, a.get(), b.get(), shape.bias ? bias.get() : nullptr, c.get(), attributes));
   Require(dnnl_primitive_create(&primitive_, desc));
-  const dnnl_memory_desc_t scratch = *dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
-  scratch_bytes_ = dnnl_memory_desc_get_size(&scratch);
+  const MatrixHandle scratch = dnnl_primitive_desc_query_md(desc, dnnl_query_scratchpad_md, 0);
+  scratch_bytes_ = dnnl_memory_desc_get_size(scratch);
   for (Memories& memories : memories_) {
-    memories.a = MemoryFor(a, engine);
-    memories.b = MemoryFor(b, engine);
-    memories.c = MemoryFor(c, engine);
-    if (shape.bias) memories.bias = MemoryFor(bias, engine);
+    memories.a = MemoryFor(a.get(), engine);
+    memories.b = MemoryFor(b.get(), engine);
+    memories.c = MemoryFor(c.get(), engine);
+    if (shape.bias) memories.bias = MemoryFor(bias.get(), engine);
     if (scratch_bytes_ > 0) memories.scratch = MemoryFor(scratch, engine);
   }
   Require(dnnl_primitive_desc_destroy(desc));
@@ -133,6 +132,11 @@ std::string InstructionSetName() {
     case dnnl_cpu_isa_avx512_core_vnni: return "avx512_core_vnni";
     case dnnl_cpu_isa_avx512_core_bf16: return "avx512_core_bf16";
     case dnnl_cpu_isa_avx512_core_amx: return "avx512_core_amx";
+#if DNNL_VERSION_MAJOR >= 3
+    case dnnl_cpu_isa_avx2_vnni_2: return "avx2_vnni_2";
+    case dnnl_cpu_isa_avx512_core_fp16: return "avx512_core_fp16";
+    case dnnl_cpu_isa_avx512_core_amx_fp16: return "avx512_core_amx_fp16";
+#endif
     default: return absl::StrCat("isa", static_cast<int>(dnnl_get_effective_cpu_isa()));
   }
 }
@@ -148,8 +152,8 @@ std::string GemmLibraryName(DType precision) {
 }
 
 bool GemmSupportsBf16() {
-  const dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
-  return isa == dnnl_cpu_isa_avx512_core_bf16 || isa == dnnl_cpu_isa_avx512_core_amx;
+  // Each instruction set's bits hold those of the sets that it contains.
+  return (dnnl_get_effective_cpu_isa() & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 }
 
 }  // namespace accrue::cpu
