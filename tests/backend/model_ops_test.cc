@@ -1,6 +1,8 @@
 // Every operation of the CPU against the reference, and the same bits for any number of threads.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <set>
@@ -59,8 +61,8 @@ TEST_P(ModelOpsTest, Run_OnEveryInstructionSet_AgreesWithReference) {
   std::set<std::string> seen;
   for (int64_t left = hwy::SupportedTargets(); left != 0; left &= left - 1) {
     const WithInstructionSet scope(left & -left);
-    if (!seen.insert(cpu::KernelInstructionSet()).second) continue;
-    SCOPED_TRACE(cpu::KernelInstructionSet());
+    if (!seen.insert(cpu::KernelInstructionSet(dtype())).second) continue;
+    SCOPED_TRACE(cpu::KernelInstructionSet(dtype()));
     const auto actual = RunCase(op(), OpsWith(2), dtype());
     ASSERT_EQ(expected.size(), actual.size());
     for (size_t output = 0; output < expected.size(); ++output) {
@@ -79,6 +81,33 @@ TEST_P(ModelOpsTest, Run_AnyNumberOfThreads_SameBits) {
     for (size_t output = 0; output < expected.size(); ++output) {
       ASSERT_TRUE(expected[output].bytes == actual[output].bytes) << threads << " threads, output " << output;
     }
+  }
+}
+
+// Relative error of all elements together.
+double ErrorNorm(const OpArrays::Output& expected, const OpArrays::Output& actual) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < expected.bytes.size() / SizeOf(expected.dtype); ++i) {
+    const double want = LoadElement({const_cast<char*>(expected.bytes.data()), expected.dtype}, i);
+    const double have = LoadElement({const_cast<char*>(actual.bytes.data()), actual.dtype}, i);
+    if (std::isnan(want)) continue;  // a gap between rows
+    difference += (have - want) * (have - want);
+    norm += want * want;
+  }
+  return std::sqrt(difference / std::max(norm, 1e-300));
+}
+
+// bf16's unit is 2^-8: what is bounded here is the rounding of probabilities, their gradients and the results.
+TEST(AttentionInBf16, ErrorNorm_OfEveryCase_IsBelowTheUnit) {
+  if (!cpu::HasBf16Dot()) GTEST_SKIP() << "no bf16 dot product here";
+  for (const OpCase& op : OpCases()) {
+    const bool forward = op.name.find("AttentionForward") == 0;
+    if (!forward && op.name.find("AttentionBackward") != 0) continue;
+    SCOPED_TRACE(op.name);
+    const auto expected = RunCase(op, *CreateReferenceOps(), DType::kBF16);
+    const auto actual = RunCase(op, OpsWith(1), DType::kBF16);
+    EXPECT_LT(ErrorNorm(expected[0], actual[0]), forward ? 0x1p-9 : 0x1p-8);
+    if (forward) EXPECT_LT(ErrorNorm(expected[1], actual[1]), 1e-6) << "log-sum-exp";
   }
 }
 

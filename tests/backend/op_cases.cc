@@ -365,6 +365,7 @@ void AddAttentions(std::vector<OpCase>& cases) {
     AddAttention(cases, {1, 65, 4, 2, 64}, dropout);
     AddAttention(cases, {2, 150, 6, 2, 20}, dropout);
     AddAttention(cases, {1, 192, 2, 2, 80}, dropout);
+    AddAttention(cases, {1, 97, 2, 1, 33}, dropout);
     // Rows that can be moved 16 bytes at a time.
     AddAttention(cases, {2, 150, 2, 1, 64, 8, 16}, dropout);
     AddAttention(cases, {1, 257, 1, 1, 128, 0, 0}, dropout);

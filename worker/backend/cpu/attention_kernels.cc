@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "hwy/contrib/math/math-inl.h"
+#include "worker/backend/cpu/attention_bf16.h"
 #include "worker/backend/cpu/dropout-inl.h"
 #include "worker/backend/cpu/kernels.h"
 #include "worker/backend/cpu/simd-inl.h"
@@ -418,6 +419,20 @@ int64_t BackwardScratchFloats(const AttentionArgs& args) {
   return CutBackwardScratch(args, nullptr, &unused);
 }
 
+void FactorsOfSquare(const AttentionArgs& args, int64_t sequence, int64_t head, const AttentionSquare& square,
+                     float* factors, float* scratch) {
+  PairFactors(args, sequence, head, {square.first_query, square.queries, square.first_key, square.keys}, factors,
+              scratch);
+}
+
+void LogSumExps(const float* maximum, const float* sum, int64_t count, float* to) {
+  const DF d;
+  ForVectors(count, [&](int64_t i, int64_t n) HWY_ATTR {
+    const VF base = hn::Mul(LoadN(maximum + i, n), hn::Set(d, 0.693147181f));
+    StoreN(hn::Add(base, hn::Log(d, LoadN(sum + i, n))), to + i, n);
+  });
+}
+
 }  // namespace
 }  // namespace accrue::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -429,25 +444,44 @@ HWY_EXPORT(AttentionForwardBlock);
 HWY_EXPORT(AttentionBackwardHead);
 HWY_EXPORT(AttentionBackwardGroup);
 HWY_EXPORT(BackwardScratchFloats);
+HWY_EXPORT(FactorsOfSquare);
+HWY_EXPORT(LogSumExps);
+
+namespace {
+
+bool UsesBf16Dot(const AttentionArgs& args) { return args.q.dtype == DType::kBF16 && HasBf16Dot(); }
+
+}  // namespace
 
 int64_t AttentionForwardScratch(const AttentionArgs& args) {
+  if (UsesBf16Dot(args)) return AttentionForwardScratchBf16(args);
   const int64_t padded = (args.head_size + 15) / 16 * 16;
   return 4 * padded * kAttentionBlock + 4 * kAttentionBlock + 3 * kAttentionBlock * kAttentionBlock +
          DropoutScratch(kAttentionBlock);
 }
 int64_t AttentionBackwardScratch(const AttentionArgs& args) {
+  if (UsesBf16Dot(args)) return AttentionBackwardScratchBf16(args);
   return HWY_DYNAMIC_DISPATCH(BackwardScratchFloats)(args);
 }
 void AttentionForwardBlock(const AttentionArgs& args, int64_t sequence, int64_t head, int64_t block, float* scratch) {
+  if (UsesBf16Dot(args)) return AttentionForwardBlockBf16(args, sequence, head, block, scratch);
   HWY_DYNAMIC_DISPATCH(AttentionForwardBlock)(args, sequence, head, block, scratch);
 }
 void AttentionBackwardHead(const AttentionArgs& args, int64_t sequence, int64_t head, float* group_gradients,
                            float* scratch) {
+  if (UsesBf16Dot(args)) return AttentionBackwardHeadBf16(args, sequence, head, group_gradients, scratch);
   HWY_DYNAMIC_DISPATCH(AttentionBackwardHead)(args, sequence, head, group_gradients, scratch);
 }
 void AttentionBackwardGroup(const AttentionArgs& args, int64_t sequence, int64_t kv_head,
                             const float* group_gradients) {
   HWY_DYNAMIC_DISPATCH(AttentionBackwardGroup)(args, sequence, kv_head, group_gradients);
+}
+void AttentionFactors(const AttentionArgs& args, int64_t sequence, int64_t head, const AttentionSquare& square,
+                      float* factors, float* scratch) {
+  HWY_DYNAMIC_DISPATCH(FactorsOfSquare)(args, sequence, head, square, factors, scratch);
+}
+void LogSumExpOfBase2(const float* maximum, const float* sum, int64_t count, float* to) {
+  HWY_DYNAMIC_DISPATCH(LogSumExps)(maximum, sum, count, to);
 }
 
 }  // namespace accrue::cpu

@@ -63,7 +63,7 @@ class CpuBackend : public Backend {
 
   std::string NumericClass(DType precision) const override {
     // oneDNN sizes its blocks of K by the caches, and so its roundings.
-    return absl::StrCat("cpu/", cpu::KernelInstructionSet(), "/", cpu::GemmLibraryName(precision), "/l1-",
+    return absl::StrCat("cpu/", cpu::KernelInstructionSet(precision), "/", cpu::GemmLibraryName(precision), "/l1-",
                         CacheKib(_SC_LEVEL1_DCACHE_SIZE), "k-l2-", CacheKib(_SC_LEVEL2_CACHE_SIZE), "k/",
                         precision == DType::kF32 ? "fp32" : "bf16", "/r", kKernelRevision);
   }

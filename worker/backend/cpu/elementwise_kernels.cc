@@ -33,6 +33,8 @@ VF GeluSlope(VF z) {
   return hn::MulAdd(hn::Mul(z, hn::NegMulAdd(s, s, s)), slope, s);
 }
 
+bool HasWideRegisters() { return HWY_TARGET == HWY_AVX3; }
+
 const char* InstructionSetName() {
 #if HWY_TARGET == HWY_AVX3
   return "avx512";
@@ -204,6 +206,7 @@ HWY_AFTER_NAMESPACE();
 namespace accrue::cpu {
 
 HWY_EXPORT(InstructionSetName);
+HWY_EXPORT(HasWideRegisters);
 HWY_EXPORT(GeluForward);
 HWY_EXPORT(GeluBackward);
 HWY_EXPORT(ColumnSums);
@@ -212,7 +215,19 @@ HWY_EXPORT(SwiGluForwardRows);
 HWY_EXPORT(SwiGluBackwardRows);
 HWY_EXPORT(ConvertElements);
 
-const char* KernelInstructionSet() { return HWY_DYNAMIC_DISPATCH(InstructionSetName)(); }
+bool HasBf16Dot() {
+#if HWY_ARCH_X86_64
+  static const bool in_processor = __builtin_cpu_supports("avx512bf16") != 0;
+  // The system's support of such registers is what Highway looks at.
+  return in_processor && HWY_DYNAMIC_DISPATCH(HasWideRegisters)();
+#else
+  return false;
+#endif
+}
+const char* KernelInstructionSet(DType precision) {
+  if (precision == DType::kBF16 && HasBf16Dot()) return "avx512_bf16";
+  return HWY_DYNAMIC_DISPATCH(InstructionSetName)();
+}
 void GeluForward(const Tensor& z, const Tensor& y, const Rectangle& where) {
   HWY_DYNAMIC_DISPATCH(GeluForward)(z, y, where);
 }

@@ -9,8 +9,10 @@
 
 namespace accrue::cpu {
 
-// "avx512", "avx2", "sse4" or "portable": what the kernels below use here.
-const char* KernelInstructionSet();
+// "avx512", "avx2", "sse4" or "portable": what the kernels below use here; in bf16 "avx512_bf16", where they have it.
+const char* KernelInstructionSet(DType precision);
+// Whether kernels of bf16 data may use AVX-512's dot product of bf16 pairs here.
+bool HasBf16Dot();
 
 // c[m, n] = a[m, k] b[k, n] in binary32, all row-major, plus c where accumulate is set, else plus bias[n] if given.
 struct GemmTileArgs {
