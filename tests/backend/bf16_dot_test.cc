@@ -1,8 +1,8 @@
 // The pieces of attention in bf16 (docs/numerics.md, section 4), and what it does with numbers that are none.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <memory>
 #include <string>

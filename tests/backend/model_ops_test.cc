@@ -107,7 +107,8 @@ TEST(AttentionInBf16, ErrorNorm_OfEveryCase_IsBelowTheUnit) {
     const auto expected = RunCase(op, *CreateReferenceOps(), DType::kBF16);
     const auto actual = RunCase(op, OpsWith(1), DType::kBF16);
     EXPECT_LT(ErrorNorm(expected[0], actual[0]), forward ? 0x1p-9 : 0x1p-8);
-    if (forward) EXPECT_LT(ErrorNorm(expected[1], actual[1]), 1e-6) << "log-sum-exp";
+    if (!forward) continue;
+    EXPECT_LT(ErrorNorm(expected[1], actual[1]), 1e-6) << "log-sum-exp";
   }
 }
 
