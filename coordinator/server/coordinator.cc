@@ -19,7 +19,7 @@ namespace {
 
 constexpr int64_t kTickNs = 50'000'000;
 // For which what may wait does so, for another message to go with; and links that are then flushed in one go.
-constexpr int64_t kHoldNs = 20'000'000;
+constexpr int64_t kHoldNs = 100'000'000;
 constexpr int kFlushedAtOnce = 16;
 constexpr size_t kMaxQueuedTasks = 200'000;
 constexpr int64_t kHeartbeatIntervalMs = 250;
