@@ -81,10 +81,9 @@ class Figure:
         self.arguments, self.folder = arguments, folder
         self.rng = random.Random(arguments.seed)
 
-    def start(self, text, unit_ms, parameters=100_000, worker_timeout=3.0, http="none", coordinator_arguments=()):
+    def start(self, text, unit_ms, parameters=100_000, worker_timeout=3.0, http="none"):
         """A fleet at work on an endless job: past its first windows."""
-        running = fleet.Fleet(self.folder, worker_timeout=worker_timeout, http=http,
-                              coordinator_arguments=coordinator_arguments)
+        running = fleet.Fleet(self.folder, worker_timeout=worker_timeout, http=http)
         running.start_coordinator()
         running.wait_for_serving()
         if running.submit(text) != harness.OK:
@@ -195,69 +194,82 @@ class Coordinator(Figure):
 class Join(Figure):
     """Windows of three members while a fourth worker joins, against those before.
 
-    The stall of a join is what the windows took longer than the median of the quiet ones before, added up from the newcomer's
-    start to the last window in which it has no units yet; the same of as many quiet windows is taken off, since the longest
-    of several windows is always longer than their median. --at-seal: the newcomer copies while the seal waits.
+    A window has three units of a second, so that no unit can be moved to the newcomer and shorten a window that it made longer.
+    The stall of a join is what windows took longer, added up from the newcomer's start to the second window with it as a member:
+    than the median of the quiet windows of three before it was a member, then than that of the quiet windows of four (whose
+    reduces and steps take longer where all share two cores, which is no stall). The same of as many quiet windows is taken off.
+    With --at-seal the newcomer copies while the seal waits.
     """
-    UNIT_S, UNITS, PARAMETERS = 0.125, 24, 2_000_000  # 1 s a window of three; a state of 24 MB, sums of 16
-    QUIET = 10
+    UNIT_S, UNITS, PARAMETERS = 1.0, 3, 5_000_000  # a state of 60 MB, sums of 40
+    QUIET, AFTER = 6, 2  # windows
 
     def run(self):
         stalls, longest = [], []
-        arguments = ("--background-joins", "false") if self.arguments.at_seal else ()
-        with self.start(job_text(self.UNITS), {"all": self.UNIT_S * 1000}, parameters=self.PARAMETERS,
-                        coordinator_arguments=arguments) as running:
+        with fleet.Fleet(self.folder, coordinator_arguments=self.coordinator_arguments()) as running:
+            running.start_coordinator()
+            running.wait_for_serving()
+            if running.submit(job_text(self.UNITS)) != harness.OK:
+                raise fleet.FleetError(running.last_error)
+            for worker in WORKERS:
+                running.start_worker(worker, "--synthetic", f"{self.UNIT_S * 1000},{self.PARAMETERS}")
+            running.watch_windows()
             for trial in range(self.arguments.trials or 20):
                 name = self.rng.choice(WORKERS)
-                self.drain(running, name)
-                quiet, joining = self.join(running, name, self.QUIET)
-                usual = statistics.median(quiet)
-                beyond = [seconds - usual for seconds in joining]
-                placebo = [seconds - usual for seconds in quiet[-len(joining):]]
+                three, joining, entering, four = self.join(running, name)
+                usual = statistics.median(three)
+                beyond = self.beyond(joining, three) + self.beyond(entering, four)
+                placebo = self.beyond(three[-len(joining):], three) + self.beyond(four[-len(entering):], four)
                 stalls.append((sum(beyond) - sum(placebo)) / usual)
                 longest.append(max(beyond) / usual)
-                self.wait_until_settled(running)
+                print(f"three {three}, joining {joining}, entering {entering}, four {four}", file=sys.stderr, flush=True)
         low, high = mean_interval(stalls)
         mean = statistics.fmean(stalls)
         print(f"| stall of the members by a join (mean) | {len(stalls)} | {mean * 100:.2f} | {low * 100:.2f} to "
               f"{high * 100:.2f} | {max(stalls) * 100:.2f} | % of a window | < 2: {verdict(mean, (low, high), 0.02)} |")
         row("longest window of a join, above the median of the quiet ones", longest, "% of a window", 100, {})
 
-    def drain(self, running, name):
-        """It leaves at its window's end, and stays away."""
-        process = running.workers[name]
-        process.signal(signal.SIGTERM)
-        if process.running:
-            running.until(lambda event: isinstance(event, fleet.Exited) and event.process is process, f"{name} leaves")
+    def coordinator_arguments(self):
+        return ("--background-joins", "false") if self.arguments.at_seal else ()
 
-    def join(self, running, name, quiet):
-        """Lengths of so many windows without it, and of those from its start to its first units."""
-        running.wait_for_windows(running.windows_committed() + 2 + quiet)
-        before = [line["window_seconds"] for line in running.lines()[-quiet:]]
-        self.somewhere_in_a_window(running, before[-1])
+    @staticmethod
+    def beyond(windows, quiet):
+        return [seconds - statistics.median(quiet) for seconds in windows]
+
+    def join(self, running, name):
+        """Has it leave, and come back somewhere in a window. Lengths of windows: without it; from its start to its membership;
+        the first ones with it; the quiet ones after these."""
+        def is_member(line):
+            return name in [share["name"] for share in line["workers"]]
+        process = running.workers[name]
+        running.until(lambda _: running.lines() and is_member(running.lines()[-1]), f"{name} is a member")
+        process.signal(signal.SIGTERM)
+        running.until(lambda event: isinstance(event, fleet.Exited) and event.process is process, f"{name} leaves")
+        running.wait_for_windows(running.windows_committed() + 2 + self.QUIET)
+        quiet = [line["window_seconds"] for line in running.lines()[-self.QUIET:]]
+        running.hold(self.rng.random() * quiet[-1])
         begin = running.windows_committed()
         running.start_worker(name)
-        def units(line):
-            return any(share["name"] == name and share["units"] > 0 for share in line["workers"])
-        running.until(lambda _: any(units(line) for line in running.lines()[begin:]), f"{name} has units")
+        members = self.AFTER + self.QUIET
+        running.until(lambda _: len([line for line in running.lines()[begin:] if is_member(line)]) >= members,
+                      f"{name} is a member again")
         lines = running.lines()[begin:]
-        return before, [line["window_seconds"] for line in lines[:next(i for i, line in enumerate(lines) if units(line))]]
+        seconds = [line["window_seconds"] for line in lines]
+        first = next(index for index, line in enumerate(lines) if is_member(line))
+        return quiet, seconds[:first], seconds[first:first + self.AFTER], seconds[first + self.AFTER:]
 
 
 class Serve(Join):
     """A member that computes a real model, on a core of its own, while a newcomer on the other core copies its state.
 
-    The source's sending thread has no core of its own here, which is the worst case: what a window takes longer is what a copy
-    costs its source. Needs two cores and taskset.
+    The source's sending thread has no core of its own here, which is the worst case: what windows take longer is what a copy
+    costs its source. Each window has one unit, so that none can be moved. Needs two cores and taskset.
     """
     MODEL = {"architecture": "gpt2", "vocabulary": 8192, "context": 64, "layers": 8, "heads": 8, "width": 384}
     SOURCE, NEWCOMER = "a", "b"
-    QUIET = 6
 
     def run(self):
-        text = job_text(12, workers=2, model=self.MODEL, batch={"sequence_length": 32})
-        arguments = ("--background-joins", "false") if self.arguments.at_seal else ()
-        with fleet.Fleet(self.folder, worker_timeout=10, coordinator_arguments=arguments,
+        text = job_text(1, workers=2, model=self.MODEL, batch={"sequences": 32, "micro_batch": 32, "sequence_length": 32})
+        with fleet.Fleet(self.folder, worker_timeout=10, coordinator_arguments=self.coordinator_arguments(),
                          prefix=lambda name: ["taskset", "-c", "0" if name == self.SOURCE else "1"]) as running:
             running.start_coordinator()
             running.wait_for_serving()
@@ -266,15 +278,14 @@ class Serve(Join):
             running.start_worker(self.SOURCE, "--name", self.SOURCE)
             running.wait_for_windows(2)
             running.start_worker(self.NEWCOMER, "--name", self.NEWCOMER)
-            windows, slowest = [], []
+            costs, slowest = [], []
             for trial in range(self.arguments.trials or 20):
-                self.drain(running, self.NEWCOMER)
-                quiet, joining = self.join(running, self.NEWCOMER, self.QUIET)
-                usual = statistics.median(quiet)
-                windows.append(sum(seconds - usual for seconds in joining))
-                slowest.append(max(joining) / usual - 1)
-                print(f"<!-- {usual:.3f}: {joining} -->", flush=True)
-        row("what a copy costs its source, windows above the quiet ones added up", windows, "ms", 1000, {})
+                one, joining, entering, two = self.join(running, self.NEWCOMER)
+                beyond = self.beyond(joining, one) + self.beyond(entering, two)
+                costs.append(sum(beyond))
+                slowest.append(max(beyond) / statistics.median(one))
+                print(f"one {one}, joining {joining}, entering {entering}, two {two}", file=sys.stderr, flush=True)
+        row("what a copy costs its source: windows above the quiet ones, added up", costs, "ms", 1000, {})
         row("the slowest of these windows, above the quiet ones", slowest, "% of a window", 100, {})
 
 
