@@ -138,5 +138,35 @@ INSTANTIATE_TEST_SUITE_P(Cases, ModelKernelsTest,
                                   (std::get<1>(info.param) == DType::kF32 ? "_f32" : "_bf16");
                          });
 
+// Packs of every size from every offset, also where a block's number needs more than 32 bits: what numerics.md says.
+template <int kCount>
+void ExpectDrops(const Dropout& dropout) {
+  const cuda::DropoutKey key = cuda::KeyOf(dropout);
+  for (int64_t first : {int64_t{0}, int64_t{1} << 33, (int64_t{1} << 34) - 8, int64_t{1} << 34, int64_t{3} << 40}) {
+    for (int64_t e = first; e < first + 8; ++e) {
+      float values[kCount];
+      for (int n = 0; n < kCount; ++n) values[n] = static_cast<float>(n + 1);
+      cuda::Drop(key, e, values);
+      for (int n = 0; n < kCount; ++n) {
+        const uint64_t at = static_cast<uint64_t>(e + n);
+        const bool keeps = DropoutBlock(dropout, at / 4)[at % 4] < DropoutThreshold(dropout);
+        ASSERT_EQ(values[n], keeps ? static_cast<float>(n + 1) * DropoutScale(dropout) : 0.0f)
+            << kCount << " elements from " << e << ", number " << n;
+      }
+    }
+  }
+}
+
+TEST(Drop, AnyPackOfAnyElement_FollowsNumerics) {
+  const Dropout half{.probability = 0.5f, .seed = 0x123456789abcdef, .window = 7, .unit = 9, .site = 0xfedcba98};
+  const Dropout never{.probability = 1e-12f, .seed = 3, .window = 1, .unit = 2, .site = 4};
+  for (const Dropout& dropout : {half, never}) {
+    ExpectDrops<1>(dropout);
+    ExpectDrops<2>(dropout);
+    ExpectDrops<4>(dropout);
+    ExpectDrops<8>(dropout);
+  }
+}
+
 }  // namespace
 }  // namespace accrue

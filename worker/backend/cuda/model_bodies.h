@@ -63,7 +63,15 @@ void ForGeluBackward(const GeluArgs& args, const Run& run) {
 }
 template <typename Run>
 void ForRope(const RopeArgs& args, const Run& run) {
-  RunTyped<RopeBody>(args.x.dtype, args, run);
+  WithElementType(args.x.dtype, [&](auto element) {
+    using T = decltype(element);
+    const int64_t half = args.head_size / 2;
+    if (FullPacks<T>(half, args.x.data, args.cosine, args.sine) && args.stride % kFullPack<T> == 0) {
+      RunBlocks<RopeBody<T, kFullPack<T>>>(args, run);
+    } else {
+      RunBlocks<RopeBody<T, 1>>(args, run);
+    }
+  });
 }
 template <typename Run>
 void ForSwiGluForward(const SwiGluArgs& args, const Run& run) {

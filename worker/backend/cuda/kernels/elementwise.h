@@ -90,15 +90,18 @@ struct ConvertBody {
 
 // ---- rotary positions
 
-// An item is a pair of elements of one head.
-template <typename T>
+// An item is kPack neighbouring pairs of one head. kPack above 1: half a head is a multiple of it, and every head begins
+// at a multiple of 16 bytes.
+template <typename T, int kPack>
 struct RopeBody {
   using Args = RopeArgs;
   using Shared = NoShared;
   static constexpr int kThreads = kElementThreads;
   static constexpr int kPhases = 1;
 
-  ACCRUE_BODY static RowGrid Grid(const Args& args) { return {args.rows, args.heads * (args.head_size / 2)}; }
+  ACCRUE_BODY static RowGrid Grid(const Args& args) {
+    return {args.rows, args.heads * (args.head_size / 2 / kPack)};
+  }
   ACCRUE_BODY static int64_t Blocks(const Args& args) { return Grid(args).blocks(); }
 
   template <int kPhase>
@@ -106,14 +109,23 @@ struct RopeBody {
     const RowGrid grid = Grid(args);
     const int64_t row = grid.row(block), item = grid.item(block, thread);
     if (item >= grid.items) return;
-    const int half = static_cast<int>(args.head_size / 2);
-    const int head = static_cast<int>(item) / half, i = static_cast<int>(item) % half;
+    const int half = static_cast<int>(args.head_size / 2), packs = half / kPack;
+    const int head = static_cast<int>(item) / packs, i = static_cast<int>(item) % packs * kPack;
     const int64_t table = row % args.sequence_length * half + i;
-    const float c = args.cosine[table], s = args.inverse ? -args.sine[table] : args.sine[table];
     T* const x = RowOf<T>(args.x, row, args.stride) + head * args.head_size + i;
-    const float a = ToFloat(x[0]), b = ToFloat(x[half]);
-    x[0] = FromFloat<T>(Fma(-b, s, Mul(a, c)));
-    x[half] = FromFloat<T>(Fma(a, s, Mul(b, c)));
+    float a[kPack], b[kPack], c[kPack], s[kPack];
+    LoadFloats<kPack>(x, kPack > 1, a);
+    LoadFloats<kPack>(x + half, kPack > 1, b);
+    LoadFloats<kPack>(args.cosine + table, kPack > 1, c);
+    LoadFloats<kPack>(args.sine + table, kPack > 1, s);
+    ACCRUE_UNROLL
+    for (int n = 0; n < kPack; ++n) {
+      const float sine = args.inverse ? -s[n] : s[n], first = a[n];
+      a[n] = Fma(-b[n], sine, Mul(first, c[n]));
+      b[n] = Fma(first, sine, Mul(b[n], c[n]));
+    }
+    StoreFloats<kPack>(x, kPack > 1, a);
+    StoreFloats<kPack>(x + half, kPack > 1, b);
   }
 };
 
