@@ -30,10 +30,14 @@ struct JobResumed {
 // ---- from workers: `from` is set by the server, from the stream that it came on ----
 struct WorkerJoined {
   Incarnation incarnation;  // new, given by Core::NextIncarnation
-  std::string name, numeric_class, backend, device, host;
+  std::string name;
+  std::string numeric_class, bf16_numeric_class;  // in fp32, in bf16: processors may differ in one of them alone
+  std::string backend, device, host;
   int64_t process_id = 0;
   int threads = 0;
   bool resumed = false;  // an incarnation of a former term that outlived its stream: WorkerHolds follows
+
+  const std::string& ClassFor(const JobConfig& job) const { return job.bf16 ? bf16_numeric_class : numeric_class; }
 };
 struct WorkerGone {
   Incarnation from;

@@ -76,12 +76,12 @@ void Machine::MatchIdleWorkers() {
       if (static_cast<int64_t>(job->attached.size()) >= job->config.max_workers) break;
       Worker& worker = workers_.at(incarnation);
       if (worker.unfit_for.count(job->config.id) > 0) continue;
-      if (job->numeric_class.empty()) job->numeric_class = worker.identity.numeric_class;
-      if (worker.identity.numeric_class != job->numeric_class) {
+      const std::string& numeric_class = worker.identity.ClassFor(job->config);
+      if (job->numeric_class.empty()) job->numeric_class = numeric_class;
+      if (numeric_class != job->numeric_class) {
         worker.unfit_for.insert(job->config.id);
         job->last_refusal =
-            absl::StrCat(NameOf(incarnation), " is of numeric class ", worker.identity.numeric_class,
-                         ", the job is computed in ", job->numeric_class);
+            absl::StrCat(NameOf(incarnation), " is of numeric class ", numeric_class, ", the job is computed in ", job->numeric_class);
         Record(*job, "worker", absl::StrCat(job->last_refusal, ": equal bits need equal classes"),
                incarnation);
         continue;

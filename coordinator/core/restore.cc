@@ -89,9 +89,10 @@ void Machine::OnWorkerResumed(const WorkerJoined& event) {
   worker.job = job.config.id;
   job.attached.insert(incarnation);
   SetRole(job, worker, Role::kResumed);
-  if (event.numeric_class != job.origin.live->layout.numeric_class) {
+  const std::string& numeric_class = event.ClassFor(job.config);
+  if (numeric_class != job.origin.live->layout.numeric_class) {
     ExpelWorker(incarnation,
-                absl::StrCat("it is of numeric class ", event.numeric_class, ", its job is computed in ",
+                absl::StrCat("it is of numeric class ", numeric_class, ", its job is computed in ",
                              job.origin.live->layout.numeric_class),
                 /*rejoin=*/true);
   }

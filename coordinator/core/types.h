@@ -50,6 +50,7 @@ struct JobConfig {
   int64_t min_workers = 1;
   int64_t max_workers = 1;
   bool exact = true;
+  bool bf16 = false;  // the precision; else fp32
   bool closed_fleet = false;  // once all workers that are there have refused the job, it has failed
   double audit_fraction = 0;  // of the units, computed twice (audits.h); 0 unless exact
   uint64_t seed = 0;          // keys which

@@ -206,7 +206,8 @@ void Coordinator::Join(const v1::Hello& hello, std::shared_ptr<WorkerLink> link,
     welcome.mutable_welcome()->set_resumed(resumes);
     link->Send(std::move(welcome));
     LogInfo(resumes ? "worker is back" : "worker joined", {{"worker", hello.name()}, {"incarnation", incarnation}, {"backend", hello.backend()},
-                              {"threads", hello.threads()}, {"numeric_class", hello.numeric_class()}});
+                              {"threads", hello.threads()}, {"numeric_class", hello.numeric_class()},
+                              {"bf16_numeric_class", hello.bf16_numeric_class()}});
     Apply(JoinFromProto(hello, incarnation));
   });
   if (!status.ok()) link->Close(std::string(status.message()));  // what it holds, it may keep

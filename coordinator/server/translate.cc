@@ -251,6 +251,7 @@ core::WorkerJoined JoinFromProto(const v1::Hello& hello, Incarnation incarnation
   joined.incarnation = incarnation;
   joined.name = hello.name();
   joined.numeric_class = hello.numeric_class();
+  joined.bf16_numeric_class = hello.bf16_numeric_class();
   joined.backend = hello.backend();
   joined.device = hello.device();
   joined.host = hello.host();

@@ -87,11 +87,12 @@ void Harness::Take(const Effect& effect) {
 
 void Harness::Submit(const JobConfig& config, const StartPoint& start) { Apply(JobSubmitted{config, start}); }
 
-Incarnation Harness::Join(const std::string& numeric_class) {
+Incarnation Harness::Join(const std::string& numeric_class, const std::string& bf16_numeric_class) {
   WorkerJoined joined;
   joined.incarnation = core.NextIncarnation();
   joined.name = "worker-" + std::to_string(joined.incarnation.value());
   joined.numeric_class = numeric_class;
+  joined.bf16_numeric_class = bf16_numeric_class;
   Apply(joined);
   return joined.incarnation;
 }

@@ -26,7 +26,7 @@ class Harness {
   void Wait(int64_t delta_ns);
 
   void Submit(const JobConfig& config, const StartPoint& start = {});
-  Incarnation Join(const std::string& numeric_class = "cpu");
+  Incarnation Join(const std::string& numeric_class = "cpu", const std::string& bf16_numeric_class = "cpu bf16");
   // A joined worker that answered its AssignJob.
   void Load(Incarnation worker, const std::string& digest = "scratch");
   // Joins and loads n workers, answers the probe: window 0 is planned.

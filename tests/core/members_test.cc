@@ -25,6 +25,19 @@ TEST(Start, TooFewWorkers_WaitsAndSaysSo) {
   EXPECT_THAT(harness.View().reason, HasSubstr("1 of at least 2"));
 }
 
+// Processors may multiply binary32 alike and bf16 not.
+TEST(Start, NumericClass_IsThatOfTheJobsPrecision) {
+  for (const bool bf16 : {false, true}) {
+    Harness harness;
+    JobConfig config = SmallJob();
+    config.bf16 = bf16;
+    harness.Submit(config);
+    const Incarnation first = harness.Join("cpu", "cpu one"), second = harness.Join("cpu", "cpu two");
+    EXPECT_EQ(harness.Sent<AssignJob>().count(first), 1u);
+    EXPECT_EQ(harness.Sent<AssignJob>().count(second), bf16 ? 0u : 1u);
+  }
+}
+
 TEST(Start, WaitsForWorkersThatStillLoadUpToTheGatheringTime) {
   CoreOptions options = Harness::Options();
   options.gather_ns = 100;

@@ -126,6 +126,8 @@ MUTANTS = [
     Mutant("files are replaced whole or not at all", "common/file_system.cc",
            'const std::string temporary = absl::StrCat(path, ".partial");', "const std::string temporary = path;",
            "common_test"),
+    Mutant("workers of a bf16 job are of one class in bf16", "coordinator/core/events.h",
+           "return job.bf16 ? bf16_numeric_class : numeric_class;", "return numeric_class;", "core_members_test"),
     Mutant("an abort ends a reduce that waits for half a message", "worker/collective/gloo_mesh.cc",
            "    transport_->Abort();", "", "gloo_collective_test", "*MiddleOfAMessage*"),
     Mutant("a worker of another version is refused", "coordinator/server/worker_service.cc",

@@ -59,14 +59,16 @@ v1::Hello HelloOf(const Flags& flags, const std::optional<SyntheticOptions>& syn
   hello.set_host(HostName());
   hello.set_process_id(getpid());
   hello.set_name(flags.name.empty() ? absl::StrCat(hello.host(), "-", getpid()) : flags.name);
-  // The precision is the job's, the same for all of its workers.
   hello.set_numeric_class(backend.NumericClass(DType::kF32));
+  hello.set_bf16_numeric_class(backend.NumericClass(DType::kBF16));
   hello.set_backend(chosen.name);
   hello.set_device(backend.DeviceName());
   hello.set_threads(flags.threads > 0 ? flags.threads : static_cast<int>(std::thread::hardware_concurrency()));
   if (synthetic) {
     // The unit's time is no part of the class: workers of different speeds may share a job.
-    hello.set_numeric_class(absl::StrCat(kSyntheticPrefix, synthetic->parameters, " ", hello.numeric_class()));
+    const std::string prefix = absl::StrCat(kSyntheticPrefix, synthetic->parameters, " ");
+    hello.set_numeric_class(absl::StrCat(prefix, hello.numeric_class()));
+    hello.set_bf16_numeric_class(absl::StrCat(prefix, hello.bf16_numeric_class()));
     hello.set_backend(std::string(kSyntheticBackend));
     hello.set_device(absl::StrCat("synthetic units of ", static_cast<double>(synthetic->unit_ns) * 1e-6, " ms, ",
                                   synthetic->parameters, " parameters"));
