@@ -32,8 +32,9 @@ TEST(Start, NumericClass_IsThatOfTheJobsPrecision) {
     JobConfig config = SmallJob();
     config.bf16 = bf16;
     harness.Submit(config);
-    const Incarnation first = harness.Join("cpu", "cpu one"), second = harness.Join("cpu", "cpu two");
+    const Incarnation first = harness.Join("cpu", "cpu one");
     EXPECT_EQ(harness.Sent<AssignJob>().count(first), 1u);
+    const Incarnation second = harness.Join("cpu", "cpu two");
     EXPECT_EQ(harness.Sent<AssignJob>().count(second), bf16 ? 0u : 1u);
   }
 }
