@@ -33,7 +33,7 @@ VF GeluSlope(VF z) {
   return hn::MulAdd(hn::Mul(z, hn::NegMulAdd(s, s, s)), slope, s);
 }
 
-bool HasWideRegisters() { return HWY_TARGET == HWY_AVX3; }
+bool HasWideRegisters() { return HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3; }
 
 const char* InstructionSetName() {
 #if HWY_TARGET == HWY_AVX3
@@ -42,8 +42,10 @@ const char* InstructionSetName() {
   return "avx2";
 #elif HWY_TARGET == HWY_SSE4
   return "sse4";
-#else
+#elif HWY_TARGET == HWY_SCALAR
   return "portable";
+#else
+  return hwy::TargetName(HWY_TARGET);  // a class of its own: later Highways know processors one by one
 #endif
 }
 

@@ -16,7 +16,7 @@ namespace {
 
 // 32 registers hold 6 x 4 vectors of sums, 16 hold 6 x 2, with room for a row of b.
 constexpr int kRegisterRows = 6;
-constexpr int kPanelVectors = HWY_TARGET == HWY_AVX3 ? 4 : 2;
+constexpr int kPanelVectors = HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3 ? 4 : 2;
 constexpr int64_t kPanel = kPanelVectors * kLanes;
 static_assert((kGemmDepth + 1) * kPanel <= GemmTileScratch(1));
 

@@ -58,7 +58,7 @@ HWY_INLINE int64_t SmallGemmRows(const SmallGemmArgs& g, int64_t row, int64_t co
 // A panel of kVectors vectors of columns, all rows. 32 registers take 24 sums, 16 take 12.
 template <int kVectors>
 HWY_NOINLINE void SmallGemmPanel(const SmallGemmArgs& g, int64_t column) {
-  constexpr int kMostRows = (HWY_TARGET == HWY_AVX3 ? 24 : 12) / kVectors;
+  constexpr int kMostRows = (HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX3 ? 24 : 12) / kVectors;
   int64_t row = SmallGemmRows<kMostRows, kVectors>(g, 0, column);
   if constexpr (kMostRows > 8) row = SmallGemmRows<8, kVectors>(g, row, column);
   if constexpr (kMostRows > 4) row = SmallGemmRows<4, kVectors>(g, row, column);
