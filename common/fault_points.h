@@ -26,8 +26,8 @@ namespace accrue {
 //
 // scenario: which run of tests/chaos comes by there. The tests are made from this list, so that a point that no run
 // comes by fails its own test. actions: what can be asked for: P (kill, stop, exit, hang), E (those and error), N and D (the
-// same without hang: before anything is served, and on threads that write checkpoints, nobody watches), K (kill, half way
-// through a write), F (a flip of one bit, asked for by the name alone).
+// same without hang: nobody watches before anything is served, nor threads that write checkpoints or form communicators
+// ahead), K (kill, half way through a write), F (a flip of one bit, asked for by the name alone).
 #define ACCRUE_WORKER_FAULT_POINTS(X)                                                                                \
   X(kWorkerHelloSent, "worker.hello_sent", "join", P, false, "Hello is queued")                                      \
   X(kWorkerWelcomed, "worker.welcomed", "join", P, false, "Welcome came")                                            \
@@ -71,6 +71,8 @@ namespace accrue {
   X(kWorkerCopyStepSent, "worker.copy_step_sent", "follow_source", E, true, "the source has sent a window's sums")    \
   X(kWorkerCopyStepped, "worker.copy_stepped", "follow", E, true, "a joiner has stepped by a window's sums")         \
   X(kWorkerCopied, "worker.copied", "join", P, true, "a joiner holds the state of a window, not yet said")           \
+  X(kWorkerPreparing, "worker.preparing", "join", D, true, "before a communicator is formed beside the work")         \
+  X(kWorkerPrepared, "worker.prepared", "join", N, true, "it is formed, Prepared not yet queued")                    \
   X(kWorkerDraining, "worker.draining", "drain", P, false, "Leaving is queued")                                      \
   X(kWorkerLeavingAtOnce, "worker.leaving_at_once", "leave", P, false, "before Leaving is queued, at once")          \
   X(kWorkerLinkLost, "worker.link_lost", "restart", P, true, "a worker that holds a job sees that its stream is lost") \
@@ -112,6 +114,7 @@ namespace accrue {
   X(kCoordinatorSyncSent, "coordinator.sync_sent", "sync", P, true, "a StateSync is on the wire, to one worker")      \
   X(kCoordinatorCopySent, "coordinator.copy_sent", "join", P, true, "a CopyState is on the wire, to one worker")      \
   X(kCoordinatorCopyEndSent, "coordinator.copy_end_sent", "join", P, true, "a copy's end is on the wire, to one worker") \
+  X(kCoordinatorPrepareSent, "coordinator.prepare_sent", "join", P, true, "a Prepare is on the wire, to one worker")  \
   X(kCoordinatorReleaseSent, "coordinator.release_sent", "drain", P, false, "a Release is on the wire")               \
   X(kCoordinatorCheckpointVerified, "coordinator.checkpoint_verified", "checkpoint", D, true, "shards are verified, no manifest yet") \
   X(kCoordinatorManifestRenaming, "coordinator.manifest_renaming", "checkpoint", D, true, "a manifest is written beside its place") \

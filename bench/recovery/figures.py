@@ -199,13 +199,18 @@ class Join(Figure):
     than the median of the quiet windows of three before it was a member, then than that of the quiet windows of four (whose
     reduces and steps take longer where all share two cores, which is no stall). The same of as many quiet windows is taken off.
     With --at-seal the newcomer copies while the seal waits.
+
+    The newcomer has one core, members and coordinator share the other: it would come on a machine of its own, whose work is not
+    the members' to bear. What its copy costs its source, which sends beside its work on the members' core, is in the figure.
+    With --share-cores all share both.
     """
+    NEWCOMER = "d"
     UNIT_S, UNITS, PARAMETERS = 1.0, 3, 5_000_000  # a state of 60 MB, sums of 40
     QUIET, AFTER = 6, 2  # windows
 
     def run(self):
         stalls, longest = [], []
-        with fleet.Fleet(self.folder, coordinator_arguments=self.coordinator_arguments()) as running:
+        with fleet.Fleet(self.folder, coordinator_arguments=self.coordinator_arguments(), prefix=self.core_of) as running:
             running.start_coordinator()
             running.wait_for_serving()
             if running.submit(job_text(self.UNITS)) != harness.OK:
@@ -214,8 +219,7 @@ class Join(Figure):
                 running.start_worker(worker, "--synthetic", f"{self.UNIT_S * 1000},{self.PARAMETERS}")
             running.watch_windows()
             for trial in range(self.arguments.trials or 20):
-                name = self.rng.choice(WORKERS)
-                three, joining, entering, four = self.join(running, name)
+                three, joining, entering, four = self.join(running, self.NEWCOMER)
                 usual = statistics.median(three)
                 beyond = self.beyond(joining, three) + self.beyond(entering, four)
                 placebo = self.beyond(three[-len(joining):], three) + self.beyond(four[-len(entering):], four)
@@ -227,6 +231,9 @@ class Join(Figure):
         print(f"| stall of the members by a join (mean) | {len(stalls)} | {mean * 100:.2f} | {low * 100:.2f} to "
               f"{high * 100:.2f} | {max(stalls) * 100:.2f} | % of a window | < 2: {verdict(mean, (low, high), 0.02)} |")
         row("longest window of a join, above the median of the quiet ones", longest, "% of a window", 100, {})
+
+    def core_of(self, name):
+        return [] if self.arguments.share_cores else ["taskset", "-c", "1" if name == self.NEWCOMER else "0"]
 
     def coordinator_arguments(self):
         return ("--background-joins", "false") if self.arguments.at_seal else ()
@@ -362,6 +369,7 @@ def main():
     parser.add_argument("--trials", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-seal", action="store_true", help="join and serve: newcomers copy while the seal waits")
+    parser.add_argument("--share-cores", action="store_true", help="join: the newcomer has no core of its own")
     arguments = parser.parse_args()
     harness.BIN = os.path.abspath(arguments.programs)
     folder = tempfile.mkdtemp(prefix="accrue-figures-")

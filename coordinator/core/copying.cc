@@ -75,14 +75,16 @@ void Machine::OnStateCopied(const StateCopied& event) {
     if (event.from != receiver) return Drop("a source does not copy");
     worker.held_window = event.key.window.value();
     worker.held_digest = event.digest;
-    if (++copy.reports == kPatience) copy.awaited_until_ns = now_ns_ + options_.abort_timeout_ns;
+    // Nobody is late while its communicator is being formed.
+    const bool forming = job.preparation && !job.preparation->waiting.empty();
+    if (!forming && ++copy.reports == kPatience) copy.awaited_until_ns = now_ns_ + options_.abort_timeout_ns;
     return;
   }
   Drop("copy is over");
 }
 
-// Between a commit and the next seal: the state of the last commit, with its digest, makes a member. The state of a
-// window that has not committed yet, or of an older one, says nothing yet.
+// Between a commit and the next seal: the state of the last commit, with its digest, makes a member, once a communicator
+// with it is formed. The state of a window that has not committed yet, or of an older one, says nothing yet.
 bool Machine::AdmitCopied(Job& job) {
   std::vector<Incarnation> level, garbled;
   for (const auto& [receiver, copy] : job.copies) {
@@ -98,12 +100,13 @@ bool Machine::AdmitCopied(Job& job) {
     CancelCopy(job, receiver, absl::StrCat("it copied a state of digest ", std::string(worker.held_digest),
                                            ", the members hold ", job.digest));
   }
-  for (Incarnation receiver : level) {
+  const std::vector<Incarnation> entering = MayEnter(job, level);
+  for (Incarnation receiver : entering) {
     const Copy copy = job.copies.extract(receiver).mapped();
     SendEnd(job, receiver, copy, "the receiver holds the state");
   }
-  if (!level.empty()) AdmitMembers(job, level, "copied the state beside the members' work");
-  return true;
+  if (!entering.empty()) AdmitMembers(job, entering, "copied the state beside the members' work");
+  return !entering.empty() || !garbled.empty();
 }
 
 // It is at most the members' last window behind: the seal waits for as long as it takes to step that.
@@ -133,6 +136,7 @@ void Machine::SendEnd(Job& job, Incarnation receiver, const Copy& copy, const st
 void Machine::CancelCopy(Job& job, Incarnation receiver, const std::string& reason) {
   const auto node = job.copies.extract(receiver);
   if (node.empty()) return;
+  CancelPreparation(job);
   Record(job, "sync", absl::StrCat("the copy from ", NameOf(node.mapped().source), " to ", NameOf(receiver),
                                    " is given up: ", reason),
          receiver);

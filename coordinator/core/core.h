@@ -37,6 +37,8 @@ struct CoreOptions {
   // Pause after a reduce that failed without a death; twice as long after each further one in a row.
   int64_t reduce_retry_ns = 100'000'000;
   int64_t sync_timeout_ns = 120'000'000'000;  // for a joiner to hold the state
+  // For members and newcomers to form a communicator beside the work; after that it is formed at the seal.
+  int64_t prepare_timeout_ns = 5'000'000'000;
   // Whether a newcomer copies the state beside the members' work, where a job allows it, or always between two windows.
   bool copy_beside = true;
   // A member of which nothing comes for so many times its usual unit time, and for so long at least, loses its leases

@@ -115,6 +115,7 @@ void Machine::EndJob(Job& job, JobState state, const std::string& reason) {
   if (job.sync) effects_.push_back(GiveUpCommunicator{job.sync->communicator});
   for (const auto& [receiver, copy] : job.copies) effects_.push_back(GiveUpCommunicator{copy.communicator});
   if (!job.communicator.empty()) effects_.push_back(GiveUpCommunicator{job.communicator});
+  CancelPreparation(job);
   for (Incarnation incarnation : std::exchange(job.attached, {})) {
     Worker& worker = workers_.at(incarnation);
     SendTo(incarnation, Release{KeyFor(job, incarnation, job.committed, Attempt()), reason});
@@ -160,6 +161,7 @@ void Machine::OnTick() {
     if (job->Terminal()) continue;
     touched_.insert(job.get());
     GiveUpLateCopies(*job);
+    GiveUpLatePreparation(*job);
     ExpelOverdue(*job);
     if (job->sync && now_ns_ > job->sync->deadline_ns) {
       std::vector<Incarnation> late;

@@ -254,7 +254,8 @@ void Machine::AdmitMembers(Job& job, const std::vector<Incarnation>& joiners, co
     SetRole(job, worker, Role::kMember);
   }
   std::sort(members.begin(), members.end());
-  SetMembers(job, std::move(members), absl::StrCat(absl::StrJoin(names, ", "), ": ", reason));
+  const std::string prepared = TakePrepared(job, members);
+  SetMembers(job, std::move(members), absl::StrCat(absl::StrJoin(names, ", "), ": ", reason), prepared);
   for (Incarnation joiner : joiners) SendEntryPlans(job, joiner);
 }
 

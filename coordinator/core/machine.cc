@@ -75,7 +75,7 @@ std::vector<Effect> Machine::Apply(const Event& event, int64_t now_ns) {
                  [&](const ReduceFailed& e) { OnReduceFailed(e); },
                  [&](const WorkerHolds& e) { OnWorkerHolds(e); },
                  [&](const UnitsReturned& e) { OnUnitsReturned(e); },
-                 [&](const CommunicatorPrepared&) { Drop("nothing is prepared"); },
+                 [&](const CommunicatorPrepared& e) { OnCommunicatorPrepared(e); },
                  [&](const EvaluationReported& e) { OnEvaluationReported(e); },
                  [&](const CheckpointShardWritten& e) { OnShardWritten(e); },
                  [&](const StateSynced& e) { OnStateSynced(e); },
@@ -137,6 +137,8 @@ void Machine::CheckInvariants(const Job& job) const {
   ACCRUE_CHECK(!job.restoring || job.members.empty());
   ACCRUE_CHECK(!job.members.empty() || (!job.current && !job.next && !job.sync && !job.final_evaluation));
   ACCRUE_CHECK(!job.members.empty() || job.copies.empty());
+  ACCRUE_CHECK(!job.preparation ||
+               (!job.copies.empty() && job.preparation->members.size() > job.members.size()));
   for (const auto& [receiver, copy] : job.copies) {
     ACCRUE_CHECK(workers_.at(receiver).role == Role::kCopying && workers_.at(copy.source).role == Role::kMember);
   }

@@ -4,8 +4,8 @@
 // order, until nothing is left to do. So a decision depends on the facts and not on the order in which they
 // came in.
 //
-// One file an idea: jobs.cc, members.cc, joining.cc, copying.cc, planning.cc, balance.cc, overdue.cc, reports.cc, audit.cc,
-// seal.cc, commit.cc, recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
+// One file an idea: jobs.cc, members.cc, joining.cc, copying.cc, preparing.cc, planning.cc, balance.cc, overdue.cc, reports.cc,
+// audit.cc, seal.cc, commit.cc, recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
 #pragma once
 
 #include <cstdint>
@@ -76,6 +76,15 @@ struct Copy {
   std::string communicator;
   int reports = 0;               // of states that it held, each too late
   int64_t awaited_until_ns = 0;  // 0: nobody waits for it
+  bool unprepared = false;       // it enters with a communicator that is formed at the seal
+};
+
+// The communicator of the members and of newcomers that copy the state, formed before these are members.
+struct Preparation {
+  std::string communicator;
+  std::vector<Incarnation> members;  // ascending, newcomers included
+  std::set<Incarnation> waiting;     // have not said that it is formed
+  int64_t deadline_ns = 0;           // for them to say so
 };
 
 // An order to write a checkpoint.
@@ -152,14 +161,17 @@ struct Job {
   std::vector<Incarnation> lessees;  // of the last plan,
   std::vector<int64_t> shares;       // and their units
   std::string communicator;          // empty: spent; the next seal names a new one
-  int rollbacks = 0;                 // for want of an agreement, since the last window that was new
-  int64_t balance_at_ns = 0;         // when to look again who is late
-  int64_t leases_looked_at_ns = 0;   // for leases that are over
-  int failed_reduces = 0;            // in a row, without a death
-  int64_t seal_not_before_ns = 0;    // a reduce that failed so is not tried again at once
+  bool formed_ahead = false;  // `communicator` is kept by the members as such, for no reduce has used it yet
+  int rollbacks = 0;          // for want of an agreement, since the last window that was new
+  int64_t balance_at_ns = 0;  // when to look again who is late
+  int64_t leases_looked_at_ns = 0;  // for leases that are over
+  int failed_reduces = 0;           // in a row, without a death
+  int64_t seal_not_before_ns = 0;   // a reduce that failed so is not tried again at once
   std::optional<Sync> sync;
   std::map<Incarnation, Copy> copies;  // by receiver; a member is the source of one at most
   int64_t copies_begun = 0;            // by this coordinator
+  std::optional<Preparation> preparation;
+  int64_t preparations_begun = 0;  // by this coordinator
   std::optional<Evaluation> final_evaluation;
   std::optional<Checkpoint> checkpoint;  // at most one on the way
   std::map<Incarnation, CheckpointName>
@@ -251,7 +263,8 @@ class Machine {
   void Detach(Job& job, Incarnation worker, const std::string& reason);
   void RemoveMember(Job& job, Incarnation worker, const std::string& reason);
   void RaiseEpoch(Job& job);
-  void SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason);
+  void SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason,
+                  const std::string& prepared_communicator = "");
   bool ReleaseLeavers(Job& job);
 
   // ---- joining.cc ----
@@ -278,6 +291,15 @@ class Machine {
   bool HandOver(Job& job);
   bool AwaitsCopy(const Job& job) const;
   void GiveUpLateCopies(Job& job);
+
+  // ---- preparing.cc ----
+  std::vector<Incarnation> MayEnter(Job& job, const std::vector<Incarnation>& level);
+  void BeginPreparation(Job& job, const std::vector<Incarnation>& joiners);
+  void OnCommunicatorPrepared(const CommunicatorPrepared& event);
+  void PreparationFailed(Job& job, const std::string& reason);
+  void CancelPreparation(Job& job);
+  void GiveUpLatePreparation(Job& job);
+  std::string TakePrepared(Job& job, const std::vector<Incarnation>& members);
 
   // ---- planning.cc ----
   bool PlanWindows(Job& job);

@@ -224,13 +224,18 @@ void Machine::RaiseEpoch(Job& job) {
 
 // A new membership, or the same one with a fresh communicator: a new epoch, durable before anyone hears of
 // it.
-void Machine::SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason) {
+void Machine::SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason,
+                         const std::string& prepared_communicator) {
+  CancelPreparation(job);  // it was for other members than there will be
   if (!job.communicator.empty() && members != job.members) {
     effects_.push_back(GiveUpCommunicator{job.communicator});
   }
   job.members = std::move(members);
   RaiseEpoch(job);
-  job.communicator = absl::StrCat(job.config.id, "/", job.timeline.value(), "/", job.epoch.value());
+  job.communicator = prepared_communicator.empty()
+                         ? absl::StrCat(job.config.id, "/", job.timeline.value(), "/", job.epoch.value())
+                         : prepared_communicator;
+  job.formed_ahead = !prepared_communicator.empty();
   Record(job, "epoch", absl::StrCat(Counted(job.members.size(), "member"), ": ", reason));
 }
 

@@ -106,6 +106,7 @@ void Machine::SealWindow(Job& job, Totals totals) {
   sealed.communicator = job.communicator;
   const bool skipped = totals.non_finite || totals.valid_tokens == 0;
   sealed.verdict = skipped ? Verdict::kSkip : Verdict::kReduce;
+  if (!skipped) job.formed_ahead = false;
   if (job.config.exact) {
     sealed.next_exponents =
         skipped ? job.exponents : NextExponents(job.config.units_per_window, totals.max_exponents);

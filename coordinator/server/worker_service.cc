@@ -45,6 +45,8 @@ void PassSentPoint(const v1::CoordinatorMessage& message) {
       return PassFaultPoint(
           message.copy_state().end() ? FaultPoint::kCoordinatorCopyEndSent : FaultPoint::kCoordinatorCopySent,
           message.copy_state().key().window());
+    case v1::CoordinatorMessage::kPrepare:
+      return PassFaultPoint(FaultPoint::kCoordinatorPrepareSent, message.prepare().key().window());
     case v1::CoordinatorMessage::kRelease:
       return PassFaultPoint(FaultPoint::kCoordinatorReleaseSent);
     default:

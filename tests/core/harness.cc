@@ -35,6 +35,12 @@ const std::vector<Effect>& Harness::Apply(const Event& event) {
   for (size_t i = 0; i < effects_.size(); ++i) {
     Take(effects_[i]);
     const auto* send = std::get_if<Send>(&effects_[i]);
+    const auto* prepare = send == nullptr ? nullptr : std::get_if<Prepare>(&send->message);
+    if (prepare != nullptr && answer_prepares) {
+      const CommunicatorPrepared prepared{send->to, prepare->key, prepare->communicator, ""};
+      for (Effect& effect : core.Apply(prepared, now_ns_)) effects_.push_back(std::move(effect));
+      continue;
+    }
     const auto* plan = send == nullptr ? nullptr : std::get_if<Plan>(&send->message);
     if (plan == nullptr || plan->audit_units.empty() || !answer_audits) continue;
     UnitsReported reported{send->to, plan->key, false, {}, true};

@@ -96,6 +96,7 @@ class Harness {
   // Audits are answered at once and truthfully, so that tests of other things need not; their effects are added to
   // those of the Apply that asked for them.
   bool answer_audits = true;
+  bool answer_prepares = true;  // likewise: every communicator is formed at once
 
   // Units that the worker was given to audit and has not reported, ascending.
   std::vector<int64_t> Audited(Incarnation worker, int64_t window) const;

@@ -11,6 +11,8 @@ namespace accrue::core {
 namespace {
 
 constexpr int64_t kLoadNs = 150'000'000, kStepNs = 3'000'000, kShardNs = 120'000'000;
+constexpr int64_t kMeetNs = 20'000'000;      // until a communicator is formed ahead
+constexpr double kMeetingFails = 0.05;
 constexpr double kCopyBreaks = 0.02;         // in a step of a copy
 constexpr int64_t kSilenceNs = 600'000'000;  // until the other side of a copy, which cannot be reached, is missed
 
@@ -46,6 +48,8 @@ void SimulatedWorker::Forget() {
   collective_.clear();
   evaluations_.clear();
   step_.reset();
+  communicator_.clear();
+  prepared_.clear();
 }
 
 void SimulatedWorker::ClearAccumulator() {
@@ -111,6 +115,8 @@ void SimulatedWorker::Receive(const WorkerMessage& message) {
     sync_ = *sync;
   } else if (const auto* copy = std::get_if<CopyState>(&message)) {
     OnCopyState(*copy);
+  } else if (const auto* prepare = std::get_if<Prepare>(&message)) {
+    OnPrepare(*prepare);
   } else if (const auto* order = std::get_if<CheckpointNow>(&message)) {
     orders_.push_back(*order);
   } else if (std::holds_alternative<Release>(message)) {
@@ -298,9 +304,22 @@ void SimulatedWorker::BeginReduce() {
     return;
   }
   if (seal_->verdict == Verdict::kSkip) return BeginStep();
+  TakeCommunicator();
   busy_ = Busy::kReducing;
   collective_ = absl::StrCat(seal_->communicator, "#", state_.window, ".", seal_->key.attempt.value());
   simulator_.collectives().JoinReduce(collective_, *this, *seal_);
+}
+
+void SimulatedWorker::TakeCommunicator() {
+  const std::string& named = seal_->communicator;
+  if (named == communicator_) return;
+  const bool is_here = is_formed_ && prepared_ == named;
+  if (is_here) simulator_.Cover("a communicator formed ahead is used");
+  if (!is_here && named.find("/ahead/") != std::string::npos) {
+    simulator_.Violation(absl::StrCat("a seal names ", named, ", which is not formed here"));
+  }
+  communicator_ = named;
+  if (is_here) prepared_.clear();
 }
 
 void SimulatedWorker::BucketDone(const std::string& collective, int64_t bucket, const SimulatedSum& sum) {
@@ -330,6 +349,7 @@ void SimulatedWorker::CollectiveFailed(const std::string& collective, const std:
     failed.key = sync_ ? sync_->key : key_;
     sync_.reset();
   } else if (seal_ && (busy_ == Busy::kReducing || busy_ == Busy::kNo)) {
+    communicator_.clear();
     failed.key = seal_->key;
     failed.final_buckets = static_cast<int64_t>(final_sums_.size());
     seal_.reset();
@@ -436,6 +456,32 @@ void SimulatedWorker::OnCopyState(const CopyState& order) {
   seal_.reset();
   has_state_ = false;
   Follow();
+}
+
+// Beside whatever it does. Members that are gone or cut off are missed after a while, or make it fail at once.
+void SimulatedWorker::OnPrepare(const Prepare& order) {
+  prepared_ = order.communicator;
+  is_formed_ = false;
+  const auto time_ns = static_cast<int64_t>(static_cast<double>(kMeetNs) * (1 + simulator_.Uniform()));
+  simulator_.AtWorker(simulator_.now_ns() + time_ns, incarnation_, [this, order] {
+    if (prepared_ != order.communicator) return;
+    CommunicatorPrepared prepared{incarnation_, order.key, order.communicator, ""};
+    bool all_here = true;
+    for (Incarnation member : order.members) {
+      all_here &= simulator_.Find(member) != nullptr && !simulator_.collectives().Apart(incarnation_, member);
+    }
+    if (!all_here && simulator_.Uniform() < 0.5) {
+      simulator_.Cover("preparation never answered");
+      return;
+    }
+    is_formed_ = all_here && simulator_.Uniform() >= kMeetingFails;
+    if (!is_formed_) {
+      simulator_.Cover("preparation failed");
+      prepared.error = "no meeting";
+      prepared_.clear();
+    }
+    simulator_.FromWorker(*this, std::move(prepared));
+  });
 }
 
 // Gets level with the source, as it is by then, and again and again until it is told that this is enough; now and then the

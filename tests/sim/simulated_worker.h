@@ -94,6 +94,9 @@ class SimulatedWorker {
   void ClearAccumulator();
   void BeginSync();
   void OnCopyState(const CopyState& order);
+  void OnPrepare(const Prepare& order);
+  // As worker/core/reducer.h: the communicator that is there, one formed ahead, or a new one.
+  void TakeCommunicator();
   void Follow();
   void BreakCopy(const std::string& name);
   void WriteCheckpoint(const Key& key, const CheckpointOrder& order);
@@ -129,7 +132,9 @@ class SimulatedWorker {
   std::optional<CopyState> copy_;  // that it receives
   std::deque<CheckpointNow> orders_;
   std::optional<ProbeOrder> probe_;
-  std::string collective_;  // that it takes part in
+  std::string collective_;               // that it takes part in
+  std::string communicator_, prepared_;  // of the last reduce; formed ahead, or being formed
+  bool is_formed_ = false;               // prepared_
   Busy busy_ = Busy::kNo;
   uint64_t generation_ = 0;  // raised when what is on the way is void
 };

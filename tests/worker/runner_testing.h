@@ -197,13 +197,15 @@ inline std::unique_ptr<Job> MakeJob(bool holds_state, AccumulationMode mode = Ac
 // A runner on its own thread, and the coordinator's words to it.
 class Member {
  public:
-  Member(int64_t incarnation, CollectiveFactory& collectives, std::unique_ptr<Job> job)
+  Member(int64_t incarnation, CollectiveFactory& collectives, std::unique_ptr<Job> job,
+         Preparer* preparer = nullptr)
       : job(std::move(job)), incarnation_(incarnation) {
     guard.Observe(Assignment());
     guard.BeginJob();
-    thread_ = std::thread([this, &collectives] {
+    thread_ = std::thread([this, &collectives, preparer] {
       // Longer than FakeLink waits: what only a deadline ends fails the test.
-      const RunnerContext context{link, inbox, guard, collectives, checkpoints, Clock::Real(), 300'000};
+      const RunnerContext context{link,          inbox,   guard,   collectives, checkpoints,
+                                  Clock::Real(), 300'000, nullptr, preparer};
       end = WindowRunner(context, Assignment().assign_job(), *this->job).Run();
     });
     const v1::WorkerMessage message = link.Take();

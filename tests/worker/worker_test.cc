@@ -69,6 +69,20 @@ class WorkerTest : public testing::Test {
   std::thread thread_;
 };
 
+// Also a worker that is busy, or receives the state: the compute thread is not asked.
+TEST_F(WorkerTest, Prepare_WithoutAJob_IsAnswered) {
+  auto stream = links_.Next();
+  stream->Tell(Welcome());
+  v1::CoordinatorMessage message;
+  message.mutable_prepare()->mutable_key()->set_incarnation(7);
+  message.mutable_prepare()->set_communicator("ahead");
+  message.mutable_prepare()->add_members(7);
+  stream->Tell(message);
+  const v1::WorkerMessage answer = stream->link.Take();
+  EXPECT_EQ(answer.prepared().communicator(), "ahead");
+  EXPECT_EQ(answer.prepared().error(), "");
+}
+
 TEST_F(WorkerTest, Run_RefusedForGood_EndsWithReason) {
   auto stream = links_.Next();
   v1::CoordinatorMessage refused;

@@ -61,6 +61,9 @@ class CollectiveFactory {
                                                                       int64_t deadline_ms) {
     return Create(name, rank, size, deadline_ms);  // where all memory is the host's
   }
+  // Whether a communicator of Create may meet on another thread while the one that computes is in operations
+  // of others.
+  virtual bool MeetsBesideWork() const { return true; }
   // Create and Meet, for who need not abort the meeting.
   absl::StatusOr<std::unique_ptr<Communicator>> Form(const std::string& name, int rank, int size, int64_t deadline_ms);
 };

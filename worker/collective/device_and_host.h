@@ -25,6 +25,7 @@ class DeviceAndHostCollectives : public CollectiveFactory {
                                                               int64_t deadline_ms) override {
     return host_->Create(name, rank, size, deadline_ms);
   }
+  bool MeetsBesideWork() const override { return device_->MeetsBesideWork(); }
 
  private:
   const std::unique_ptr<CollectiveFactory> device_, host_;

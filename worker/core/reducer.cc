@@ -134,12 +134,15 @@ absl::Status Reducer::Reduce(const v1::Seal& seal, std::vector<uint64_t>& bucket
   const std::vector<int64_t> members(seal.members().begin(), seal.members().end());
   ACCRUE_ASSIGN_OR_RETURN(const int rank, RankOf(seal.key().incarnation(), members));
   ACCRUE_RETURN_IF_ERROR(CheckSeal(seal, rank, job));
-  const bool is_new = communicator_ == nullptr || name_ != seal.communicator();
-  if (is_new) {
-    communicator_.reset();
+  const int size = static_cast<int>(members.size());
+  bool is_new = false;
+  if (communicator_ == nullptr || name_ != seal.communicator()) {
     name_ = seal.communicator();
-    ACCRUE_ASSIGN_OR_RETURN(communicator_,
-                            collectives_.Create(name_, rank, static_cast<int>(members.size()), deadline_ms_));
+    communicator_ = preparer_ == nullptr ? nullptr : preparer_->Take(name_, rank, size);
+    is_new = communicator_ == nullptr;
+    if (is_new) {
+      ACCRUE_ASSIGN_OR_RETURN(communicator_, collectives_.Create(name_, rank, size, deadline_ms_));
+    }
   }
   absl::Status status;
   {

@@ -1,5 +1,5 @@
 // Turns the accumulator's own sums into the sums over all members of a seal; and copies a state from one member to
-// others. The communicator of an epoch is formed at its first reduce and kept.
+// others. The communicator of an epoch is formed at its first reduce, unless it was formed ahead, and kept.
 //
 // A bucket becomes final, in order, when its sum has come whole into the staging buffer and has the seal's checksum: an
 // error or an abort leaves every other bucket as it was, so that the reduce can be tried again with other members.
@@ -18,14 +18,17 @@
 #include "worker/collective/collective.h"
 #include "worker/core/collective_guard.h"
 #include "worker/core/job.h"
+#include "worker/core/preparer.h"
 
 namespace accrue {
 
 class Reducer {
  public:
-  // deadline_ms bounds a meeting of members, and each wait for progress.
-  Reducer(CollectiveFactory& collectives, CollectiveGuard& guard, int64_t deadline_ms)
-      : collectives_(collectives), guard_(guard), deadline_ms_(deadline_ms) {}
+  // deadline_ms bounds a meeting of members, and each wait for progress. preparer: where a communicator may
+  // be formed already; null: nowhere.
+  Reducer(CollectiveFactory& collectives, CollectiveGuard& guard, int64_t deadline_ms,
+          Preparer* preparer = nullptr)
+      : collectives_(collectives), guard_(guard), deadline_ms_(deadline_ms), preparer_(preparer) {}
 
   // All buckets of the job's accumulator become final, or an error says why not: ABORTED, UNAVAILABLE, DEADLINE_EXCEEDED
   // and CANCELLED of the members and the coordinator, with the ranks that could not be reached; DATA_LOSS for sums that
@@ -48,6 +51,7 @@ class Reducer {
   CollectiveFactory& collectives_;
   CollectiveGuard& guard_;
   const int64_t deadline_ms_;
+  Preparer* const preparer_;
 
   std::unique_ptr<Communicator> communicator_;  // of `name_`; null before the first and after a failure
   std::string name_;

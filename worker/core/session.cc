@@ -32,8 +32,13 @@ v1::WorkerMessage HeartbeatMessage() {
 }  // namespace
 
 Session::Session(const SessionOptions& options, LinkFactory& links, Inbox& inbox, const Clock& clock,
-                 AbortDeadline* abort_deadline)
-    : options_(options), links_(links), inbox_(inbox), clock_(clock), abort_deadline_(abort_deadline) {}
+                 AbortDeadline* abort_deadline, Preparer* preparer)
+    : options_(options),
+      links_(links),
+      inbox_(inbox),
+      clock_(clock),
+      abort_deadline_(abort_deadline),
+      preparer_(preparer) {}
 
 Session::~Session() {
   Close();
@@ -153,6 +158,10 @@ void Session::OnMessage(v1::CoordinatorMessage message) {
   }
   // Without the lock, since an abort may take its time.
   guard->Observe(message);
+  if (message.has_prepare()) {  // nothing that the compute thread need know of, or that may wait for it
+    if (preparer_ != nullptr) preparer_->Prepare(message.prepare());
+    return;
+  }
   if (inbox_.Push(std::move(message))) return;
   absl::MutexLock lock(&mutex_);
   EndLife("the coordinator sent more messages than the inbox takes", false);

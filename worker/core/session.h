@@ -28,6 +28,7 @@
 #include "worker/core/collective_guard.h"
 #include "worker/core/inbox.h"
 #include "worker/core/link.h"
+#include "worker/core/preparer.h"
 
 namespace accrue {
 
@@ -42,9 +43,10 @@ struct SessionOptions {
 
 class Session : public CoordinatorLink, private LinkReceiver {
  public:
-  // abort_deadline, which must outlive it too, is for the guards of all incarnations.
+  // abort_deadline is for the guards of all incarnations; preparer gets every Prepare. Both must outlive it
+  // too, and may be null.
   Session(const SessionOptions& options, LinkFactory& links, Inbox& inbox, const Clock& clock,
-          AbortDeadline* abort_deadline = nullptr);
+          AbortDeadline* abort_deadline = nullptr, Preparer* preparer = nullptr);
   ~Session() override;  // as Close
 
   // Once.
@@ -88,6 +90,7 @@ class Session : public CoordinatorLink, private LinkReceiver {
   Inbox& inbox_;
   const Clock& clock_;
   AbortDeadline* const abort_deadline_;
+  Preparer* const preparer_;
 
   absl::Mutex mutex_;
   State state_ ABSL_GUARDED_BY(mutex_) = State::kDown;

@@ -100,10 +100,10 @@ WindowRunner::WindowRunner(const RunnerContext& context, const v1::AssignJob& as
     : memory_(context.link),
       thread_safe_link_(context.link),
       context_{memory_, context.inbox, context.guard, context.collectives, context.checkpoints, context.clock,
-               context.collective_deadline_ms, context.stall_watch},
+               context.collective_deadline_ms, context.stall_watch, context.preparer},
       job_(job),
       assigned_(assignment.key()),
-      reducer_(context.collectives, context.guard, context.collective_deadline_ms),
+      reducer_(context.collectives, context.guard, context.collective_deadline_ms, context.preparer),
       reporter_(context_.link, context.clock) {}
 
 RunEnd WindowRunner::Run() {

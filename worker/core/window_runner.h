@@ -27,6 +27,7 @@
 #include "worker/core/inbox.h"
 #include "worker/core/job.h"
 #include "worker/core/link.h"
+#include "worker/core/preparer.h"
 #include "worker/core/recollection.h"
 #include "worker/core/reducer.h"
 #include "worker/core/stall_watch.h"
@@ -46,6 +47,7 @@ struct RunnerContext {
   const Clock& clock;
   int64_t collective_deadline_ms = 20'000;
   StallWatch* stall_watch = nullptr;  // null: nobody watches
+  Preparer* preparer = nullptr;       // null: every communicator is formed at its first seal
 };
 
 // How a job ended on this worker.

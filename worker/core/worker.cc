@@ -94,7 +94,7 @@ std::optional<Worker::End> Worker::RunJob(const v1::AssignJob& assignment) {
     PassFaultPoint(FaultPoint::kWorkerLoaded);
     const RunnerContext context{session_,          inbox_,       *life_->joined.guard,
                                 parts_.collectives, *life_->checkpoints, parts_.clock,
-                                options_.collective_deadline_ms, &stall_watch_};
+                                options_.collective_deadline_ms, &stall_watch_, &preparer_};
     WindowRunner runner(context, assignment, **job);
     end = runner.Run();
     units = runner.units_computed();
@@ -103,6 +103,7 @@ std::optional<Worker::End> Worker::RunJob(const v1::AssignJob& assignment) {
     end.reason = std::string(job.status().message());
   }
   session_.HoldJob(false);
+  preparer_.GiveUp();
   LogInfo("job left", {{"job", assignment.key().job_id()}, {"reason", end.reason}, {"units_computed", units}});
   if (end.rejoin) session_.Rejoin(end.reason);
   next_ = std::move(end.event);

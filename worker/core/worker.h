@@ -11,6 +11,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "accrue/v1/worker.pb.h"
@@ -22,6 +23,7 @@
 #include "worker/core/inbox.h"
 #include "worker/core/job.h"
 #include "worker/core/link.h"
+#include "worker/core/preparer.h"
 #include "worker/core/session.h"
 #include "worker/core/stall_watch.h"
 
@@ -52,7 +54,10 @@ class Worker {
         parts_(parts),
         stall_watch_(absl::Milliseconds(options.stall_ms), parts.end_process),
         abort_deadline_(absl::Milliseconds(options.abort_deadline_ms), parts.end_process),
-        session_(options.session, parts.links, inbox_, parts.clock, &abort_deadline_) {}
+        preparer_(parts.collectives, options.collective_deadline_ms, &abort_deadline_,
+                  [this](v1::WorkerMessage message) { session_.Send(std::move(message)); }),
+        session_(options.session, parts.links, inbox_, parts.clock, &abort_deadline_, &preparer_) {}
+  ~Worker() { preparer_.Stop(); }
 
   // Until Drain is called and the job at hand has let go, or the coordinator ends the process: OK. FAILED_PRECONDITION
   // when the coordinator refuses this worker for good (another version).
@@ -85,6 +90,7 @@ class Worker {
   Inbox inbox_;
   StallWatch stall_watch_;
   AbortDeadlineTimer abort_deadline_;
+  Preparer preparer_;  // uses the session until it is stopped
   Session session_;
   std::atomic<bool> draining_{false};
 

@@ -261,6 +261,8 @@ class NcclFactory : public CollectiveFactory {
     ACCRUE_CHECK(rank >= 0 && rank < size);
     return std::make_unique<NcclCommunicator>(name, rank, size, deadline_ms, *doorbell_, calls_, clock_, *store_);
   }
+  // One stream and one pair of host buffers serve all communicators.
+  bool MeetsBesideWork() const override { return false; }
 
  private:
   const std::unique_ptr<Doorbell> doorbell_;
