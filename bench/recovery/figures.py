@@ -205,7 +205,7 @@ class Join(Figure):
     With --share-cores all share both.
     """
     NEWCOMER = "d"
-    UNIT_S, UNITS, PARAMETERS = 1.0, 3, 5_000_000  # a state of 60 MB, sums of 40
+    UNIT_S, UNITS = 1.0, 3
     QUIET, AFTER = 6, 2  # windows
 
     def run(self):
@@ -216,7 +216,7 @@ class Join(Figure):
             if running.submit(job_text(self.UNITS)) != harness.OK:
                 raise fleet.FleetError(running.last_error)
             for worker in WORKERS:
-                running.start_worker(worker, "--synthetic", f"{self.UNIT_S * 1000},{self.PARAMETERS}")
+                running.start_worker(worker, "--synthetic", f"{self.UNIT_S * 1000},{self.arguments.parameters}")
             running.watch_windows()
             for trial in range(self.arguments.trials or 20):
                 three, joining, entering, four = self.join(running, self.NEWCOMER)
@@ -369,6 +369,8 @@ def main():
     parser.add_argument("--trials", type=int)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--at-seal", action="store_true", help="join and serve: newcomers copy while the seal waits")
+    parser.add_argument("--parameters", type=int, default=1_000_000,
+                        help="join: of the synthetic model, 12 bytes of state and 8 of sums each (default 1 million)")
     parser.add_argument("--share-cores", action="store_true", help="join: the newcomer has no core of its own")
     arguments = parser.parse_args()
     harness.BIN = os.path.abspath(arguments.programs)

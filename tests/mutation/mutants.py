@@ -151,6 +151,8 @@ MUTANTS = [
            "preparer_ == nullptr ? nullptr : preparer_->Take(name_, rank, size)", "nullptr", "preparer_test"),
     Mutant("an order to form a communicator ends the one before", "worker/core/preparer.cc",
            "  if (meeting_ != nullptr) meeting_->Abort();\n", "", "preparer_test"),
+    Mutant("what is sent of a window to a newcomer has committed", "worker/core/state_sender.cc", "return !held_ && (", "return (",
+           "state_sender_test"),
     # What survives
     Mutant("a commit is on the disk before it is told", "coordinator/journal/sqlite_journal.cc",
            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL", "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF",

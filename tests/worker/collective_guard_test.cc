@@ -106,6 +106,17 @@ TEST_F(CollectiveGuardTest, Abort_OfAnotherWindowOrAttempt_LeavesTheReduceAlone)
   EXPECT_EQ(communicator_.aborts, 0);
 }
 
+TEST_F(CollectiveGuardTest, WatchCommits_TellsOfEachUntilItIsTakenBack) {
+  std::vector<int64_t> windows;
+  guard_.WatchCommits([&](int64_t window) { windows.push_back(window); });
+  v1::CoordinatorMessage commit;
+  *commit.mutable_commit()->mutable_key() = KeyOf(3, 8);
+  guard_.Observe(commit);
+  guard_.WatchCommits(nullptr);
+  guard_.Observe(commit);
+  EXPECT_THAT(windows, ElementsAre(8));
+}
+
 TEST_F(CollectiveGuardTest, StateSync_ReplacedByANewerOne_Stopped) {
   v1::CoordinatorMessage sync;
   sync.mutable_state_sync()->set_communicator("sync-1");

@@ -1,6 +1,7 @@
 #include "worker/core/collective_guard.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
@@ -23,6 +24,9 @@ void CollectiveGuard::Observe(const v1::CoordinatorMessage& message) {
       if (message.copy_state().receiver() != message.copy_state().key().incarnation()) return;
       newest_copy_ = message.copy_state().end() ? "" : message.copy_state().communicator();
       break;
+    case v1::CoordinatorMessage::kCommit:
+      if (commit_watcher_) commit_watcher_(message.commit().key().window());
+      return;
     case v1::CoordinatorMessage::kRelease:
       released_ = assigned_;
       break;
@@ -70,6 +74,11 @@ void CollectiveGuard::Leave() {
   absl::MutexLock lock(&mutex_);
   active_.reset();
   if (deadline_ != nullptr) deadline_->Stop();
+}
+
+void CollectiveGuard::WatchCommits(std::function<void(int64_t window)> watcher) {
+  absl::MutexLock lock(&mutex_);
+  commit_watcher_ = std::move(watcher);
 }
 
 void CollectiveGuard::Finish(const std::string& what, const std::function<void()>& ending) {

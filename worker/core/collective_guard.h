@@ -44,6 +44,9 @@ class CollectiveGuard {
   // aborted when that happens, until Leave.
   absl::Status Enter(Kind kind, const v1::Key& key, const std::string& name, Communicator& communicator);
   void Leave();
+  // From now on `watcher` is called with the window of every Commit, by the receiving thread, however long the compute
+  // thread is at a unit. Null: nobody is. When this returns, the former watcher is called no more.
+  void WatchCommits(std::function<void(int64_t window)> watcher);
   // Between operations: runs `ending`, which ends something that runs on another thread, while the AbortDeadline counts.
   void Finish(const std::string& what, const std::function<void()>& ending);
 
@@ -67,6 +70,7 @@ class CollectiveGuard {
   mutable absl::Mutex mutex_;
   std::optional<Operation> active_ ABSL_GUARDED_BY(mutex_);
   std::optional<v1::Abort> abort_ ABSL_GUARDED_BY(mutex_);  // the newest
+  std::function<void(int64_t)> commit_watcher_ ABSL_GUARDED_BY(mutex_);
   std::string newest_sync_ ABSL_GUARDED_BY(mutex_);         // its communicator's name
   std::string newest_copy_ ABSL_GUARDED_BY(mutex_);         // received here; empty: it has ended
   std::string ended_copy_ ABSL_GUARDED_BY(mutex_);          // the last, received or sent

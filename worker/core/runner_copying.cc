@@ -44,10 +44,12 @@ void WindowRunner::SendState(const v1::CopyState& order) {
         if (context_.guard.CopyHasEnded(order.communicator())) return;
         SendCopied(order, order.key().window(), "", std::string(status.message()));
       });
+  context_.guard.WatchCommits([sender = sender_.get()](int64_t window) { sender->GoOn(window); });
 }
 
 void WindowRunner::StopSending() {
   if (sender_ == nullptr) return;
+  context_.guard.WatchCommits(nullptr);
   context_.guard.Finish(absl::StrCat("the sending of a state in communicator \"", sending_, "\""),
                         [this] { sender_.reset(); });
 }

@@ -63,6 +63,16 @@ StepOutcome StateSender::Skip(const std::function<StepOutcome()>& skip) {
   return outcome;
 }
 
+void StateSender::Hold(int64_t window) {
+  absl::MutexLock lock(&mutex_);
+  held_ = window;
+}
+
+void StateSender::GoOn(int64_t window) {
+  absl::MutexLock lock(&mutex_);
+  if (held_ && *held_ <= window) held_.reset();
+}
+
 CopyHeader StateSender::HeaderOf(CopyHeader::Kind kind) const {
   CopyHeader header;
   header.kind = kind;
@@ -123,9 +133,10 @@ absl::Status StateSender::SendNext() {
   size_t size_bytes = 0;
   {
     absl::MutexLock lock(&mutex_);
-    auto has_work = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
-      return stopping_ || behind_ || !followed_.empty() || next_run_ < runs_.size();
+    auto has_something = [this]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
+      return !held_ && (!followed_.empty() || next_run_ < runs_.size());
     };
+    auto has_work = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || behind_ || has_something(); };
     mutex_.AwaitWithTimeout(absl::Condition(&has_work), absl::Milliseconds(idle_ms_));
     if (stopping_) return absl::CancelledError("the copy has ended");
     if (behind_) {
@@ -133,10 +144,10 @@ absl::Status StateSender::SendNext() {
                                                        next_run_, " of ", runs_.size(),
                                                        " runs of the state: windows end faster than that"));
     }
-    if (!followed_.empty()) {
+    if (has_something() && !followed_.empty()) {
       followed = std::move(followed_.front());
       followed_.pop_front();
-    } else if (next_run_ < runs_.size()) {
+    } else if (has_something()) {
       job_.state->ReadRun(runs_[next_run_], values_.data());
       size_bytes = static_cast<size_t>(FloatsOf(runs_[next_run_], *job_.state)) * sizeof(float);
       header = HeaderOf(CopyHeader::kRun);

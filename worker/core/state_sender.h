@@ -10,6 +10,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -38,6 +39,11 @@ class StateSender {
   // Both run the step, or skip, and have it followed.
   StepOutcome Step(const StepInput& input, const std::function<StepOutcome()>& step);
   StepOutcome Skip(const std::function<StepOutcome()>& skip);
+  // From a window's seal to its commit, or failure, nothing is sent but signs of life, once what is on the way is sent: the
+  // reduce and the members' steps have network and memory for themselves, and what is sent of a window has committed.
+  // GoOn is of any thread.
+  void Hold(int64_t window);
+  void GoOn(int64_t window);
 
  private:
   // A window that ended.
@@ -70,6 +76,7 @@ class StateSender {
   absl::Mutex mutex_;  // held while the state changes, and while a run of it is read
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   bool following_ ABSL_GUARDED_BY(mutex_) = false;  // from the begin on: what ends is to be sent
+  std::optional<int64_t> held_ ABSL_GUARDED_BY(mutex_);  // the window that is sealed and has not committed
   bool behind_ ABSL_GUARDED_BY(mutex_) = false;     // a window's sums had no place
   std::deque<Followed> followed_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<DeviceBuffer>> spares_ ABSL_GUARDED_BY(mutex_);  // for the accumulator

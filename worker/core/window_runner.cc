@@ -290,8 +290,10 @@ absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   while (!share.evaluation_units.empty()) ACCRUE_RETURN_IF_ERROR(EvaluateUnit(share));
   share.phases.set_wait_seal_ns(Now() - share.computed_at_ns);
   if (seal.verdict() == v1::VERDICT_REDUCE) ACCRUE_RETURN_IF_ERROR(CheckFinalBuckets(share));
+  if (sender_ != nullptr) sender_->Hold(seal.key().window());  // until the commit
   StepOutcome outcome;
   if (absl::Status status = ReduceAndStep(seal, share, &outcome); !status.ok()) {
+    if (sender_ != nullptr) sender_->GoOn(seal.key().window());
     SendReduceFailed(seal.key(), status, seal.members());
     return absl::OkStatus();  // the coordinator decides what follows; the attempt goes on
   }
