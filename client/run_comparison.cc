@@ -34,8 +34,8 @@ void ComparePins(absl::string_view name, const Pins& a, const Pins& b, std::vect
 
 // The pins say which data were used, more exactly than the spec's patterns.
 bool AffectsResult(absl::string_view field) {
-  return field != "name" && !absl::StartsWith(field, "workers.") && field != "data.train" &&
-         field != "data.validation";
+  return field != "name" && field != "recompute" && !absl::StartsWith(field, "workers.") &&
+         !absl::StartsWith(field, "audit.") && field != "data.train" && field != "data.validation";
 }
 
 std::vector<RunFieldDifference> CompareJobs(const v1::ResolvedJob& a, const v1::ResolvedJob& b) {

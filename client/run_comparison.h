@@ -22,7 +22,7 @@ enum class RunVerdict {
 
 struct RunFieldDifference {
   SpecDifference field;
-  bool affects_result = true;  // false: names, the fleet, where the same data lie
+  bool affects_result = true;  // false: names, the fleet and its memory, where the same data lie
 };
 
 struct RunComparison {

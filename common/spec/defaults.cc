@@ -61,6 +61,7 @@ absl::Status FillDefaults(v1::JobSpec& spec) {
   FillBatch(spec.model(), *spec.mutable_batch());
   if (spec.accumulation().mode().empty()) spec.mutable_accumulation()->set_mode("exact");
   if (spec.precision().empty()) spec.set_precision("fp32");
+  if (spec.recompute().empty()) spec.set_recompute("none");
   FillOptimizer(spec.batch(), *spec.mutable_optimizer());
   v1::ScheduleSpec& schedule = *spec.mutable_schedule();
   if (schedule.name().empty()) schedule.set_name("cosine");

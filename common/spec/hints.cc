@@ -58,6 +58,9 @@ constexpr char kResume[] =
 constexpr char kThreads[] = "threads are not part of the job: accrue run and accrue-worker take --threads";
 constexpr char kDataWorkers[] = "there is nothing to write: workers prefetch by themselves";
 constexpr char kAudit[] = "write audit: {fraction: 0.01}, the share of units that two workers compute";
+constexpr char kRecompute[] =
+    "write recompute: norms, attention or block, each of which computes more again in the backward pass and "
+    "keeps less";
 constexpr char kBeta[] = "write optimizer.betas: [0.9, 0.95]";
 constexpr char kTrain[] = "write data.train: a list of token shards, such as [\"data/train-*.bin\"]";
 constexpr char kValidation[] = "write data.validation: a list of token shards";
@@ -122,6 +125,11 @@ constexpr Habit kHabits[] = {
     {kThreads, "threads num_threads"},
     {kDataWorkers, "dataloader_num_workers prefetch_factor pin_memory"},
     {kAudit, "audit_fraction audit_rate audit_share"},
+    {kRecompute,
+     "gradient_checkpointing gradient_checkpointing_kwargs activation_checkpointing activation_checkpoint "
+     "activations_checkpoint_granularity checkpoint_activations recompute_activations recompute_granularity "
+     "recompute_method recompute_modules recompute_num_layers selective_recompute activation_recompute "
+     "activation_checkpoint_mode use_gradient_checkpointing rematerialization remat"},
     {kBeta, "beta1 beta2 adam_beta1 adam_beta2 betas_adam"},
     {"write optimizer.epsilon", "eps adam_epsilon"},
     {"write optimizer.weight_decay", "wd"},

@@ -24,6 +24,7 @@ class Checker {
     CheckModel();
     CheckData();
     CheckBatch();
+    Word("recompute", spec_.recompute(), {"none", "norms", "attention", "block"});
     Word("accumulation.mode", spec_.accumulation().mode(), {"exact", "fast"});
     CheckPrecision();
     CheckOptimizer();

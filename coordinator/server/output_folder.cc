@@ -19,10 +19,12 @@ constexpr size_t kMostDifferences = 20;
 
 std::string JobFile(const v1::ResolvedJob& job) { return JoinPath(job.output_directory(), "job.json"); }
 
-// What the weights do not depend on may differ: the fleet, and how it is watched, are not part of the job.
+// What the weights do not depend on may differ: the fleet, how it is watched, and what its workers keep in
+// memory are not part of the job.
 v1::JobSpec WithoutFleet(v1::JobSpec spec) {
   spec.clear_workers();
   spec.clear_audit();
+  spec.clear_recompute();
   return spec;
 }
 

@@ -126,6 +126,31 @@ void AddLinearForward(std::vector<OpCase>& cases, LinearSize s, WeightLayout lay
   }});
 }
 
+// Of the same bits, on this backend.
+void ExpectSame(const Tensor& first, const Tensor& again, int64_t elements) {
+  EXPECT_EQ(std::memcmp(first.data, again.data, static_cast<size_t>(elements * SizeOf(first.dtype))), 0);
+}
+
+// The activation function's output, from what it read the first time. The name keeps clear of "Gelu", which
+// says how many products a case has.
+void AddLinearForwardAgain(std::vector<OpCase>& cases, LinearSize s, WeightLayout layout) {
+  cases.push_back({"LinearForwardAgain" + SizeName(s) + LayoutName(layout),
+                   [=](ModelOps& ops, OpArrays& arrays, DType dtype) {
+                     LinearForwardArgs args{.rows = s.rows, .in = s.in, .out = s.out, .layout = layout};
+                     args.x = arrays.In(dtype, s.rows * s.in);
+                     args.weight = arrays.In(dtype, s.in * s.out, 1 / std::sqrt(static_cast<float>(s.in)));
+                     args.bias = arrays.In(dtype, s.out);
+                     args.gelu_input = arrays.Out(dtype, s.rows * s.out);
+                     args.y = arrays.Out(dtype, s.rows * s.out);
+                     const Tensor first = args.y, again = arrays.Out(dtype, s.rows * s.out);
+                     ops.LinearForward(args);
+                     args.y = again;
+                     args.again = true;
+                     ops.LinearForward(args);
+                     ExpectSame(first, again, s.rows * s.out);
+                   }});
+}
+
 void AddLinearBackwardInput(std::vector<OpCase>& cases, LinearSize s, WeightLayout layout, bool accumulate, bool gelu) {
   const std::string name = "LinearBackwardInput" + SizeName(s) + LayoutName(layout) + (accumulate ? "Accumulate" : "") +
                            (gelu ? "Gelu" : "");
@@ -161,6 +186,9 @@ void AddLinears(std::vector<OpCase>& cases) {
       AddLinearBackwardInput(cases, s, layout, true, false);
       AddLinearBackwardWeight(cases, s, layout, false, true);
       AddLinearBackwardWeight(cases, s, layout, true, false);
+    }
+    for (LinearSize s : {LinearSize{5, 3, 2}, {67, 45, 129}, {128, 64, 192}, {301, 40, 1031}, {519, 263, 83}}) {
+      AddLinearForwardAgain(cases, s, layout);
     }
     // Several tiles both ways, the last ones smaller.
     AddLinearForward(cases, {301, 40, 1031}, layout, true, true);
@@ -251,6 +279,39 @@ void AddNormForward(std::vector<OpCase>& cases, NormKind kind, int64_t rows, int
   }});
 }
 
+// The norm of a sum that was stored, as of the one that was just added up.
+void AddNormForwardAgain(std::vector<OpCase>& cases, NormKind kind, int64_t rows, int64_t width) {
+  const std::string name = std::string(kind == NormKind::kLayerNorm ? "LayerNorm" : "RmsNorm") +
+                           "ForwardAgain" + std::to_string(rows) + "x" + std::to_string(width);
+  cases.push_back({name, [=](ModelOps& ops, OpArrays& arrays, DType dtype) {
+                     const bool layer_norm = kind == NormKind::kLayerNorm;
+                     const double tolerance = dtype == DType::kF32 ? 1e-5 : 1e-2;  // as above
+                     NormForwardArgs args{.rows = rows, .width = width, .kind = kind, .epsilon = 1e-5f};
+                     args.x = arrays.In(dtype, rows * width);
+                     args.delta = arrays.In(dtype, rows * width);
+                     args.sum = arrays.Out(dtype, rows * width);
+                     args.dropout = SomeDropout();
+                     args.gamma = arrays.In(dtype, width);
+                     if (layer_norm) args.beta = arrays.In(dtype, width);
+                     const auto give_outputs = [&] {
+                       args.y = arrays.Out(dtype, rows * width);
+                       if (layer_norm) args.mean = arrays.Out(DType::kF32, rows, tolerance).f32();
+                       args.rstd = arrays.Out(DType::kF32, rows, tolerance).f32();
+                     };
+                     give_outputs();
+                     ops.NormForward(args);
+                     const NormForwardArgs first = args;
+                     give_outputs();
+                     args.x = first.sum;
+                     args.delta = args.sum = {};
+                     args.dropout = {};
+                     ops.NormForward(args);
+                     ExpectSame(first.y, args.y, rows * width);
+                     if (layer_norm) ExpectSame({first.mean, DType::kF32}, {args.mean, DType::kF32}, rows);
+                     ExpectSame({first.rstd, DType::kF32}, {args.rstd, DType::kF32}, rows);
+                   }});
+}
+
 void AddNormBackward(std::vector<OpCase>& cases, NormKind kind, int64_t rows, int64_t width, bool first, Delta delta) {
   const std::string name = std::string(kind == NormKind::kLayerNorm ? "LayerNorm" : "RmsNorm") + "Backward" +
                            std::to_string(rows) + "x" + std::to_string(width) + (first ? "First" : "") +
@@ -283,6 +344,7 @@ void AddNorms(std::vector<OpCase>& cases) {
         for (bool first : {false, true}) AddNormBackward(cases, kind, rows, width, first, delta);
       }
     }
+    for (int64_t width : {33, 256, 2056}) AddNormForwardAgain(cases, kind, 67, width);
     // Models' widths, which kernels hold in registers, and one that is too wide for that.
     for (auto [rows, width] : {std::pair<int64_t, int64_t>{133, 768}, {65, 1024}, {5, 2048}, {67, 2056}}) {
       AddNormForward(cases, kind, rows, width, Delta::kDropout);

@@ -22,6 +22,16 @@ class ResumeTest(CliTest):
         self.assertEqual([line["window"] for line in self.windows()], list(range(8)))
         self.assertEqual(resumed.result["digest"], self.digests("whole")[-1])
 
+    def test_resume_with_another_recompute_level_equals_one_run(self):
+        model = {"layers": 3, "dropout": 0.1}
+        job = self.write_job(windows=6, model=model)
+        self.run_job(job, output="whole")
+        for until, level in ((2, "block"), (4, "attention"), (6, "norms")):
+            other = self.write_job(f"{level}.yaml", windows=6, model=model, recompute=level)
+            self.run_job(other, "--until", until, workers=2)
+        self.assertEqual(self.digests(), self.digests("whole"))
+        self.assertEqual(self.accrue("compare", self.path("whole"), self.path("out")).code, 0)
+
     def test_resume_from_goes_back_and_reports_windows_once(self):
         job = self.write_job(windows=8, checkpoint={"every_windows": 4, "keep": 9})
         self.run_job(job, workers=2)

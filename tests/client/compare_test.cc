@@ -136,14 +136,17 @@ TEST_F(CompareTest, Compare_OtherShards_DifferThoughThePatternsAreTheSame) {
 
 TEST_F(CompareTest, Compare_NameFleetAndPlaceOfTheSameData_DoNotCount) {
   const std::string a = Run("a", Lines(0, 6));
-  const std::string b = Run("b", Lines(0, 6), Job({{"name: headers", "name: again"},
-                                                   {"max: 8", "max: 2"},
-                                                   {"data/headers/train-*.bin", "elsewhere/train-*.bin"}}));
+  const std::string b = Run("b", Lines(0, 6),
+                            Job({{"name: headers", "name: again"},
+                                 {"max: 8", "max: 2"},
+                                 {"seed: 1234", "seed: 1234\nrecompute: block"},
+                                 {"data/headers/train-*.bin", "elsewhere/train-*.bin"}}));
   const ClientResult result = RunAccrue({"compare", a, b});
   EXPECT_EQ(result.exit_code, 0) << result.out;
   EXPECT_THAT(result.out, HasSubstr("The specs ask for the same.\n\nDifferent too, without effect on the result:\n"
                                     "  name: \"headers\" -> \"again\"\n"));
   EXPECT_THAT(result.out, HasSubstr("  workers.max: 8 -> 2\n"));
+  EXPECT_THAT(result.out, HasSubstr("  recompute: "));
   EXPECT_EQ(Compare(a, b, 0)["spec_differences"][0]["affects_result"], false);
 }
 

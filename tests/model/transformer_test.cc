@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "tests/backend/reference_ops.h"
@@ -225,6 +226,37 @@ TEST_P(TransformerTest, ComputeUnit_WrongShape_SaysWhichIsRight) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("3 sequences of 5 tokens; expected 2 of 5"));
 }
 
+// docs/numerics.md, section 2: what is computed again has the bits that were not kept.
+TEST_P(TransformerTest, ComputeUnit_AnyRecomputeLevel_GivesSameBits) {
+  for (const DType precision : {DType::kF32, DType::kBF16}) {
+    if (!backend_->Supports(precision)) continue;
+    TransformerOptions options = Options();
+    options.precision = precision;
+    const TestUnit unit(options, 1, /*masked=*/true), other(options, 2, false);
+    std::vector<float> expected;
+    double expected_loss = 0;
+    for (const Recompute recompute : kRecomputeLevels) {
+      SCOPED_TRACE(static_cast<int>(recompute));
+      options.recompute = recompute;
+      TestModel model(options, *backend_);
+      KeepingSink sink(model.engine->layout()), ignored(model.engine->layout());
+      ASSERT_TRUE(
+          model.engine->ComputeUnit(other.Input(9, 9), ignored).ok());  // leaves other activations behind
+      const UnitLoss loss = *model.engine->ComputeUnit(unit.Input(1, 2), sink);
+      EXPECT_THAT(sink.times_added, Each(1));
+      if (recompute == Recompute::kNone) {
+        expected = sink.gradient;
+        expected_loss = loss.loss_sum;
+      }
+      EXPECT_EQ(loss.loss_sum, expected_loss);
+      for (const TensorInfo& tensor : model.engine->layout().tensors()) {
+        const size_t begin = tensor.arena_offset, bytes = tensor.elements * sizeof(float);
+        EXPECT_EQ(std::memcmp(&sink.gradient[begin], &expected[begin], bytes), 0) << tensor.name;
+      }
+    }
+  }
+}
+
 TEST_P(TransformerTest, ComputeUnit_Bf16_IsNearFp32) {
   if (!backend_->Supports(DType::kBF16)) GTEST_SKIP() << backend_->DeviceName() << " has no bf16";
   TransformerOptions options = Options();
@@ -268,33 +300,38 @@ INSTANTIATE_TEST_SUITE_P(
                                          BackendCase{"cpu", [] { return CreateCpuBackend(2); }})),
     CaseName);
 
-// docs/numerics.md, section 2: a unit's bits do not depend on the number of threads.
-TEST(CpuTransformer, ComputeUnit_AnyThreadCount_GivesSameBits) {
+// docs/numerics.md, section 2: a unit's bits depend neither on the number of threads nor on what is kept in
+// memory.
+TEST(CpuTransformer, ComputeUnit_AnyThreadCountAndRecomputeLevel_GivesSameBits) {
   ModelConfig gpt2 = TinyGpt2(), llama = TinyLlama();
   gpt2.width = llama.width = 64;
   gpt2.hidden = llama.hidden = 200;
   gpt2.context = llama.context = 150;
   gpt2.vocabulary = llama.vocabulary = 700;
+  gpt2.layers = llama.layers = 3;
   gpt2.dropout = 0.1;
   for (const ModelConfig& model : {gpt2, llama}) {
     for (const DType precision : {DType::kF32, DType::kBF16}) {
       if (!CreateCpuBackend(1)->Supports(precision)) continue;
-      const TransformerOptions options{
-          .model = model, .precision = precision, .rows = 3, .sequence_length = 130};
+      TransformerOptions options{.model = model, .precision = precision, .rows = 3, .sequence_length = 130};
       const TestUnit unit(options, 1, /*masked=*/true);
       std::vector<float> expected;
       double expected_loss = 0;
       for (const int threads : {1, 2, 3, 7, 16}) {
         const std::unique_ptr<Backend> backend = CreateCpuBackend(threads);
-        TestModel test(options, *backend);
-        KeepingSink sink(test.engine->layout());
-        const UnitLoss loss = *test.engine->ComputeUnit(unit.Input(1, 2), sink);
-        if (threads == 1) {
-          expected = sink.gradient;
-          expected_loss = loss.loss_sum;
+        for (const Recompute recompute : kRecomputeLevels) {
+          options.recompute = recompute;
+          TestModel test(options, *backend);
+          KeepingSink sink(test.engine->layout());
+          const UnitLoss loss = *test.engine->ComputeUnit(unit.Input(1, 2), sink);
+          if (expected.empty()) {
+            expected = sink.gradient;
+            expected_loss = loss.loss_sum;
+          }
+          EXPECT_EQ(loss.loss_sum, expected_loss) << threads;
+          EXPECT_TRUE(sink.gradient == expected)
+              << threads << " threads, level " << static_cast<int>(recompute);
         }
-        EXPECT_EQ(loss.loss_sum, expected_loss) << threads;
-        EXPECT_TRUE(sink.gradient == expected) << threads;
       }
     }
   }

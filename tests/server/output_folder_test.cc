@@ -134,8 +134,9 @@ TEST_F(OutputFolderTest, Prepare_AnotherSpec_IsRefusedWithTheDifferences) {
   EXPECT_THAT(status.message(), HasSubstr("data.train[0]"));
 }
 
-TEST_F(OutputFolderTest, Prepare_OtherFleetOrPlace_IsTheSameJob) {
+TEST_F(OutputFolderTest, Prepare_OtherFleetMemoryOrPlace_IsTheSameJob) {
   ASSERT_TRUE(Prepare().ok());
+  job_.mutable_spec()->set_recompute("block");
   job_.mutable_spec()->mutable_workers()->set_max(7);
   job_.mutable_train(0)->set_path("/elsewhere/a.bin");
   job_.set_job_id("headers-2");

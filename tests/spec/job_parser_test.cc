@@ -120,6 +120,10 @@ TEST(ParseJob, WrongType_ExpectedAndFound) {
   EXPECT_EQ(ErrorOf("seed: 1234", "audit_fraction: 0.01"),
             "job.yaml:28:1: unknown field \"audit_fraction\": write audit: {fraction: 0.01}, the share of units "
             "that two workers compute");
+  EXPECT_EQ(
+      ErrorOf("seed: 1234", "gradient_checkpointing: true"),
+      "job.yaml:28:1: unknown field \"gradient_checkpointing\": write recompute: norms, attention or block, "
+      "each of which computes more again in the backward pass and keeps less");
   EXPECT_EQ(ErrorOf("{mode: exact}", "exact"),
             "job.yaml:19:15: accumulation: expected a mapping such as {mode: ...}, found \"exact\"");
   EXPECT_EQ(ErrorOf("[\"data/headers/train-*.bin\"]", "data/a.bin"),
@@ -185,6 +189,11 @@ TEST(ParseJob, Impossible_PlacedAtTheField) {
             "checksums to compare), found 0.01: write accumulation: {mode: exact}, or leave audit out");
   EXPECT_EQ(ErrorOf("accumulation: {mode: exact}", "audit: {fraction: 0}\naccumulation: {mode: fast}"), "accepted");
   EXPECT_EQ(ErrorOf("seed: 1234", "audit: {fraction: 1}"), "accepted");
+  EXPECT_EQ(ErrorOf("seed: 1234", "recompute: blocks"),
+            "job.yaml:28:12: recompute: expected none or norms or attention or block, found \"blocks\" (did "
+            "you mean "
+            "\"block\"?)");
+  EXPECT_EQ(ErrorOf("seed: 1234", "recompute: attention"), "accepted");
   EXPECT_EQ(ErrorOf("learning_rate: 1.0e-3", "learning_rate: -1.0e-3"),
             "job.yaml:21:41: optimizer.learning_rate: expected a number above 0, found -0.001");
   EXPECT_EQ(ErrorOf("[0.9, 0.95]", "[0.9, 1]"),

@@ -43,7 +43,7 @@ TEST(FillDefaults, LeastJob_EveryDefaultAsDocumented) {
       R"("learning_rate":0.001,"betas":[0.9,0.95],"epsilon":1e-08,"weight_decay":0.1,"batch_rule":"none",)"
       R"("base_sequences":6},"schedule":{"name":"cosine","warmup_windows":0,"minimum_ratio":0.1},"clip_norm":1,)"
       R"("windows":10,"evaluation":{"every_windows":0,"sequences":64},"checkpoint":{"every_windows":500,"keep":3},)"
-      R"("workers":{"min":1,"max":3},"seed":0,"audit":{"fraction":0}})");
+      R"("workers":{"min":1,"max":3},"seed":0,"audit":{"fraction":0},"recompute":"none"})");
 }
 
 TEST(FillDefaults, Gpt2AndSgd_TheirOwnDefaults) {

@@ -125,19 +125,24 @@ std::map<std::string, int64_t> OwnAllocations(std::map<std::string, int64_t> by_
   return by_file;
 }
 
-class UnitAllocation : public testing::TestWithParam<std::tuple<ModelConfig, DType, AccumulationMode>> {};
+class UnitAllocation
+    : public testing::TestWithParam<std::tuple<ModelConfig, DType, AccumulationMode, Recompute>> {};
 
 TEST_P(UnitAllocation, AfterTheFirstUnit_NoneOfOurs) {
   if (!ACCRUE_COUNTS_ALLOCATIONS) GTEST_SKIP() << "this build has an allocator of its own";
-  auto [model, precision, mode] = GetParam();
+  auto [model, precision, mode, recompute] = GetParam();
   const std::unique_ptr<Backend> backend = CreateCpuBackend(2);
   if (!backend->Supports(precision)) GTEST_SKIP() << "not a precision of this machine";
   model.width = 64;
   model.hidden = 160;
   model.context = 70;
   model.dropout = 0.1;
-  const TransformerOptions options{
-      .model = model, .precision = precision, .rows = 2, .sequence_length = 70, .seed = 11};
+  const TransformerOptions options{.model = model,
+                                   .precision = precision,
+                                   .rows = 2,
+                                   .sequence_length = 70,
+                                   .seed = 11,
+                                   .recompute = recompute};
   TestModel test(options, *backend);
   const ParameterLayout& layout = test.engine->layout();
   const std::unique_ptr<Accumulator> accumulator = *Accumulator::Create(mode, layout, *backend);
@@ -168,7 +173,8 @@ TEST(OwnAllocations, AnAllocation_IsCountedHere) {
 INSTANTIATE_TEST_SUITE_P(Models, UnitAllocation,
                          testing::Combine(testing::Values(TinyGpt2(), TinyLlama()),
                                           testing::Values(DType::kF32, DType::kBF16),
-                                          testing::Values(AccumulationMode::kExact, AccumulationMode::kFast)));
+                                          testing::Values(AccumulationMode::kExact, AccumulationMode::kFast),
+                                          testing::Values(Recompute::kNone, Recompute::kBlock)));
 
 }  // namespace
 }  // namespace accrue

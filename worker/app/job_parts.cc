@@ -28,13 +28,35 @@ OptimizerConfig OptimizerOf(const v1::JobSpec& spec) {
 
 }  // namespace
 
+const char* RecomputeName(Recompute recompute) {
+  switch (recompute) {
+    case Recompute::kNone:
+      return "none";
+    case Recompute::kNorms:
+      return "norms";
+    case Recompute::kAttention:
+      return "attention";
+    case Recompute::kBlock:
+      return "block";
+  }
+  return "";
+}
+
+Recompute RecomputeOf(const v1::JobSpec& spec) {
+  for (const Recompute recompute : kRecomputeLevels) {
+    if (spec.recompute() == RecomputeName(recompute)) return recompute;
+  }
+  return Recompute::kNone;
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> MakeTransformer(const v1::JobSpec& spec, Backend& backend) {
   ACCRUE_ASSIGN_OR_RETURN(const ModelConfig model, ModelConfigFromSpec(spec.model()));
   return CreateTransformer({.model = model,
                             .precision = spec.precision() == "bf16" ? DType::kBF16 : DType::kF32,
                             .rows = spec.batch().micro_batch(),
                             .sequence_length = spec.batch().sequence_length(),
-                            .seed = spec.seed()},
+                            .seed = spec.seed(),
+                            .recompute = RecomputeOf(spec)},
                            backend);
 }
 

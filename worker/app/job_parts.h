@@ -11,9 +11,15 @@
 #include "worker/accumulate/accumulator.h"
 #include "worker/backend/backend.h"
 #include "worker/engine/engine.h"
+#include "worker/model/activations.h"
 #include "worker/optimizer/training_state.h"
 
 namespace accrue {
+
+// "none" of kNone, and so on: the job file's words.
+const char* RecomputeName(Recompute recompute);
+// What is no such word, such as that of a job from before there were any, is kNone.
+Recompute RecomputeOf(const v1::JobSpec& spec);
 
 // The spec is valid, has its defaults, and its model's shape. Codes of CreateTransformer.
 absl::StatusOr<std::unique_ptr<Engine>> MakeTransformer(const v1::JobSpec& spec, Backend& backend);

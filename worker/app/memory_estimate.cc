@@ -27,10 +27,9 @@ int64_t StagingBytes(const ParameterLayout& layout) {
 absl::StatusOr<int64_t> ActivationBytes(const v1::JobSpec& spec) {
   ACCRUE_ASSIGN_OR_RETURN(const ModelConfig model, ModelConfigFromSpec(spec.model()));
   const DType precision = spec.precision() == "bf16" ? DType::kBF16 : DType::kF32;
-  const auto plan = [&](bool training) {
-    return PlanActivations(model, precision, spec.batch().micro_batch(), spec.batch().sequence_length(), training);
-  };
-  return std::max(plan(true).size_bytes, plan(false).size_bytes);
+  const int64_t rows = spec.batch().micro_batch(), T = spec.batch().sequence_length();
+  return std::max(PlanTraining(model, precision, rows, T, RecomputeOf(spec)).size_bytes,
+                  PlanForward(model, precision, rows, T).size_bytes);
 }
 
 }  // namespace

@@ -52,11 +52,14 @@ inline float DropoutScale(const Dropout& dropout) {
 }
 
 // y[rows, out] = x[rows, in] W (+ bias). With gelu_input: that is z, written there, and y = gelu_tanh(z).
+// again: the same operation on the same arguments has left its z in gelu_input, so that a backend may begin
+// there, where this gives the same bits.
 struct LinearForwardArgs {
   int64_t rows = 0, in = 0, out = 0;
   WeightLayout layout = WeightLayout::kOutIn;
   Tensor x, weight, bias, y;
   Tensor gelu_input;
+  bool again = false;
 };
 
 // dx[rows, in] = dy[rows, out] W^T, times gelu_tanh'(gelu_input[rows, in]) where that is given; added to dx when

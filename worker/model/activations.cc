@@ -1,6 +1,7 @@
 #include "worker/model/activations.h"
 
 #include <algorithm>
+#include <vector>
 
 namespace accrue {
 namespace {
@@ -34,62 +35,122 @@ int64_t HeadRows(int64_t vocabulary, int64_t rows) {
   return std::min(rows, std::max(kLeastHeadRows, fitting));
 }
 
-}  // namespace
+// The parts of a layer's activations. Attention's and the MLP's are never read together, unless the whole
+// layer is computed again before either is.
+enum class Part { kResidual, kAttention, kMlp };
 
-ActivationPlan PlanActivations(const ModelConfig& model, DType precision, int64_t batch,
-                               int64_t sequence_length, bool training) {
-  const int64_t rows = batch * sequence_length, element = SizeOf(precision);
-  const int64_t heads_width = model.heads * model.HeadSize();
+struct LayerTensor {
+  LayerPlace LayerActivations::*place;
+  Part part;
+  int64_t size_bytes;
+  Recompute dropped;  // the first level that does not keep it; kNone: every level does
+};
+
+std::vector<LayerTensor> TensorsOfLayer(const ModelConfig& model, DType precision, int64_t rows) {
+  using L = LayerActivations;
+  const int64_t element = SizeOf(precision), statistic = rows * 4;
+  const int64_t queries = model.heads * model.HeadSize(), keys = model.kv_heads * model.HeadSize();
   const int64_t stream = rows * model.width * element;
-  const int64_t attention = rows * heads_width * element;
-  const int64_t attention_in = rows * (heads_width + 2 * model.kv_heads * model.HeadSize()) * element;
   const int64_t mlp_mid = rows * model.hidden * element;
-  const bool gated = model.architecture == Architecture::kLlama;
-  const int64_t mlp_in = (gated ? 2 : 1) * mlp_mid;
-  const int64_t statistic = rows * 4;
+  const int64_t mlp_in = model.architecture == Architecture::kLlama ? 2 * mlp_mid : mlp_mid;
+  return {{&L::residual_in, Part::kResidual, stream, Recompute::kNone},
+          {&L::attention_norm, Part::kAttention, stream, Recompute::kNorms},
+          {&L::attention_mean, Part::kAttention, statistic, Recompute::kNorms},
+          {&L::attention_rstd, Part::kAttention, statistic, Recompute::kNorms},
+          {&L::attention_in, Part::kAttention, rows * (queries + 2 * keys) * element, Recompute::kAttention},
+          {&L::attention, Part::kAttention, rows * queries * element, Recompute::kAttention},
+          {&L::log_sum_exp, Part::kAttention, statistic * model.heads, Recompute::kAttention},
+          {&L::residual_mid, Part::kResidual, stream, Recompute::kBlock},
+          {&L::mlp_norm, Part::kMlp, stream, Recompute::kNorms},
+          {&L::mlp_mean, Part::kMlp, statistic, Recompute::kNorms},
+          {&L::mlp_rstd, Part::kMlp, statistic, Recompute::kNorms},
+          {&L::mlp_in, Part::kMlp, mlp_in, Recompute::kBlock},
+          {&L::mlp_mid, Part::kMlp, mlp_mid, Recompute::kNorms}};
+}
 
-  ActivationPlan plan{.batch = batch, .sequence_length = sequence_length};
-  plan.head_rows = HeadRows(model.vocabulary, rows);
+void PlaceKept(const std::vector<LayerTensor>& tensors, int64_t layers, Planner& arena,
+               LayerActivations& places) {
   Planner layer;
-  plan.layer = {.residual_in = layer.Take(stream),
-                .attention_norm = layer.Take(stream),
-                .attention_mean = layer.Take(statistic),
-                .attention_rstd = layer.Take(statistic),
-                .attention_in = layer.Take(attention_in),
-                .attention = layer.Take(attention),
-                .log_sum_exp = layer.Take(statistic * model.heads),
-                .residual_mid = layer.Take(stream),
-                .mlp_norm = layer.Take(stream),
-                .mlp_mean = layer.Take(statistic),
-                .mlp_rstd = layer.Take(statistic),
-                .mlp_in = layer.Take(mlp_in),
-                .mlp_mid = layer.Take(mlp_mid)};
-  plan.layer_bytes = training ? layer.used() : 0;
+  for (const LayerTensor& tensor : tensors) places.*tensor.place = {layer.Take(tensor.size_bytes), 0};
+  const int64_t begin = arena.Take(layers * layer.used());
+  for (const LayerTensor& tensor : tensors) {
+    (places.*tensor.place).begin += begin;
+    (places.*tensor.place).stride = layer.used();
+  }
+}
 
-  Planner arena;
+void PlaceShared(const std::vector<LayerTensor>& tensors, bool apart, Planner& arena,
+                 LayerActivations& places) {
+  const auto place = [&](Part part) {
+    for (const LayerTensor& tensor : tensors) {
+      if (tensor.part == part) places.*tensor.place = {arena.Take(tensor.size_bytes), 0};
+    }
+  };
+  place(Part::kResidual);
+  const int64_t begin = arena.used();
+  place(Part::kAttention);
+  const int64_t end = arena.used();
+  if (!apart) arena.Return(begin);
+  place(Part::kMlp);
+  arena.Return(std::max(end, arena.used()));
+}
+
+// Layers, and what is around them in both kinds of pass.
+void PlaceForward(const ModelConfig& model, DType precision, const std::vector<LayerTensor>& kept,
+                  const std::vector<LayerTensor>& shared, bool apart, Planner& arena, ActivationPlan& plan) {
+  const int64_t rows = plan.Rows(), stream = rows * model.width * SizeOf(precision), statistic = rows * 4;
+  plan.head_rows = HeadRows(model.vocabulary, rows);
   plan.tokens = arena.Take(statistic);
   plan.targets = arena.Take(statistic);
   plan.losses = arena.Take(rows * 8);
-  plan.layers_begin = arena.Take((training ? model.layers : 1) * layer.used());
+  PlaceKept(kept, model.layers, arena, plan.layer);
+  PlaceShared(shared, apart, arena, plan.layer);
   plan.residual_out = arena.Take(stream);
   plan.final_norm = arena.Take(stream);
   plan.final_mean = arena.Take(statistic);
   plan.final_rstd = arena.Take(statistic);
   plan.delta = plan.dnorm = arena.Take(stream);
-  if (training) {
-    plan.dresidual = arena.Take(stream);
-    plan.ddelta = model.dropout > 0 ? arena.Take(stream) : plan.dresidual;
-  }
-  const int64_t shared = arena.used();
+}
+
+}  // namespace
+
+ActivationPlan PlanForward(const ModelConfig& model, DType precision, int64_t batch,
+                           int64_t sequence_length) {
+  ActivationPlan plan{.batch = batch, .sequence_length = sequence_length};
+  Planner arena;
+  PlaceForward(model, precision, {}, TensorsOfLayer(model, precision, plan.Rows()), /*apart=*/false, arena,
+               plan);
+  plan.logits = arena.Take(plan.head_rows * model.vocabulary * SizeOf(precision));
+  plan.size_bytes = arena.peak();
+  return plan;
+}
+
+ActivationPlan PlanTraining(const ModelConfig& model, DType precision, int64_t batch, int64_t sequence_length,
+                            Recompute recompute) {
+  ActivationPlan plan{.batch = batch, .sequence_length = sequence_length, .recompute = recompute};
+  const int64_t rows = plan.Rows(), element = SizeOf(precision);
+  const int64_t queries = model.heads * model.HeadSize(), keys = model.kv_heads * model.HeadSize();
+  const bool gated = model.architecture == Architecture::kLlama;
+  const int64_t mlp_mid = rows * model.hidden * element;
+  std::vector<LayerTensor> kept = TensorsOfLayer(model, precision, rows), shared;
+  const auto first_shared = std::stable_partition(kept.begin(), kept.end(), [&](const LayerTensor& tensor) {
+    return tensor.dropped == Recompute::kNone || recompute < tensor.dropped;
+  });
+  shared.assign(first_shared, kept.end());
+  kept.erase(first_shared, kept.end());
+
+  Planner arena;
+  PlaceForward(model, precision, kept, shared, /*apart=*/recompute == Recompute::kBlock, arena, plan);
+  plan.dresidual = arena.Take(rows * model.width * element);
+  plan.ddelta = model.dropout > 0 ? arena.Take(rows * model.width * element) : plan.dresidual;
+  const int64_t begin = arena.used();
   plan.logits = arena.Take(plan.head_rows * model.vocabulary * element);
-  if (training) {
-    arena.Return(shared);
-    plan.dattention = arena.Take(attention);
-    plan.dattention_in = arena.Take(attention_in);
-    arena.Return(shared);
-    plan.dmlp_in = arena.Take(mlp_in);
-    plan.dmlp_mid = gated ? arena.Take(mlp_mid) : 0;
-  }
+  arena.Return(begin);
+  plan.dattention = arena.Take(rows * queries * element);
+  plan.dattention_in = arena.Take(rows * (queries + 2 * keys) * element);
+  arena.Return(begin);
+  plan.dmlp_in = arena.Take((gated ? 2 : 1) * mlp_mid);
+  plan.dmlp_mid = gated ? arena.Take(mlp_mid) : 0;
   plan.size_bytes = arena.peak();
   return plan;
 }

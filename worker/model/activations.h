@@ -2,8 +2,9 @@
 // while training.
 //
 // A training pass keeps per layer what backward reads: residuals, norm outputs, q/k/v, attention outputs, MLP
-// inputs and outputs of the activation function. A forward-only pass has one layer's place, used by all
-// layers in turn.
+// inputs and outputs of the activation function. What a recompute level does not keep has one layer's place,
+// which all layers use in turn, in the forward pass and again in the backward pass; in a forward-only pass
+// that is everything.
 #pragma once
 
 #include <cstdint>
@@ -13,29 +14,48 @@
 
 namespace accrue {
 
-// Byte offsets within a layer's part.
+// What the backward pass computes again instead of reading what the forward pass left. Each level includes
+// the ones before it. The operations are the same, on the same inputs, so no bit of a gradient depends on the
+// level.
+enum class Recompute {
+  kNone,
+  kNorms,      // outputs of the norms and of the activation function
+  kAttention,  // also q, k, v and attention's output
+  kBlock,      // all of a layer but its input
+};
+
+constexpr Recompute kRecomputeLevels[] = {Recompute::kNone, Recompute::kNorms, Recompute::kAttention,
+                                          Recompute::kBlock};
+
+// Where a tensor that every layer has lies in the arena.
+struct LayerPlace {
+  int64_t begin = 0;   // layer 0's
+  int64_t stride = 0;  // to the next layer's; 0: they share it
+
+  int64_t Of(int64_t layer) const { return begin + layer * stride; }
+};
+
 struct LayerActivations {
-  int64_t residual_in = 0;  // [N, width]: sum before the attention norm
-  int64_t attention_norm = 0;
-  int64_t attention_mean = 0, attention_rstd = 0;  // f32[N]
-  int64_t attention_in = 0;                        // the outputs of attention_in, one matrix after the other
-  int64_t attention = 0;                           // [N, heads x head_size]
-  int64_t log_sum_exp = 0;                         // f32[batch, heads, T]
-  int64_t residual_mid = 0;                        // [N, width]: sum before the MLP's norm
-  int64_t mlp_norm = 0;
-  int64_t mlp_mean = 0, mlp_rstd = 0;  // f32[N]
-  int64_t mlp_in = 0;                  // outputs of mlp_in, one matrix after the other
-  int64_t mlp_mid = 0;                 // [N, hidden]: after the activation function
+  LayerPlace residual_in;  // [N, width]: sum before the attention norm
+  LayerPlace attention_norm;
+  LayerPlace attention_mean, attention_rstd;  // f32[N]
+  LayerPlace attention_in;                    // the outputs of attention_in, one matrix after the other
+  LayerPlace attention;                       // [N, heads x head_size]
+  LayerPlace log_sum_exp;                     // f32[batch, heads, T]
+  LayerPlace residual_mid;                    // [N, width]: sum before the MLP's norm
+  LayerPlace mlp_norm;
+  LayerPlace mlp_mean, mlp_rstd;  // f32[N]
+  LayerPlace mlp_in;              // outputs of mlp_in, one matrix after the other
+  LayerPlace mlp_mid;             // [N, hidden]: after the activation function
 };
 
 // Byte offsets within the arena; N = batch x sequence_length.
 struct ActivationPlan {
   int64_t batch = 0, sequence_length = 0;
+  Recompute recompute = Recompute::kNone;
   int64_t head_rows = 0;  // tokens whose logits exist at a time
   LayerActivations layer;
-  int64_t layer_bytes = 0;  // 0 in a forward-only pass: all layers share a place
   int64_t tokens = 0, targets = 0, losses = 0;
-  int64_t layers_begin = 0;
   int64_t residual_out = 0, final_norm = 0, final_mean = 0, final_rstd = 0;
   int64_t logits = 0;  // [head_rows, vocabulary]
   int64_t delta = 0;   // [N, width]: a branch's output on its way into the residual
@@ -48,10 +68,12 @@ struct ActivationPlan {
   int64_t size_bytes = 0;
 
   int64_t Rows() const { return batch * sequence_length; }
-  int64_t Layer(int64_t index) const { return layers_begin + index * layer_bytes; }
 };
 
-ActivationPlan PlanActivations(const ModelConfig& model, DType precision, int64_t batch,
-                               int64_t sequence_length, bool training);
+// Of a unit's forward and backward pass.
+ActivationPlan PlanTraining(const ModelConfig& model, DType precision, int64_t batch, int64_t sequence_length,
+                            Recompute recompute);
+// Of a forward pass alone.
+ActivationPlan PlanForward(const ModelConfig& model, DType precision, int64_t batch, int64_t sequence_length);
 
 }  // namespace accrue

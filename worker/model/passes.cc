@@ -92,8 +92,7 @@ Passes::AttentionViews Passes::SplitAttention(const Pass& pass, int64_t offset) 
 AttentionArgs Passes::Attention(const Pass& pass, int64_t layer) const {
   const ActivationPlan& plan = pass.plan;
   const LayerActivations& a = plan.layer;
-  const int64_t begin = plan.Layer(layer);
-  const AttentionViews views = SplitAttention(pass, begin + a.attention_in);
+  const AttentionViews views = SplitAttention(pass, a.attention_in.Of(layer));
   return {.batch = plan.batch,
           .sequence_length = plan.sequence_length,
           .heads = model_.heads,
@@ -102,12 +101,12 @@ AttentionArgs Passes::Attention(const Pass& pass, int64_t layer) const {
           .q = views.q,
           .k = views.k,
           .v = views.v,
-          .out = View(pass.At(begin + a.attention)),
+          .out = View(pass.At(a.attention.Of(layer))),
           .q_stride = views.q_stride,
           .k_stride = views.kv_stride,
           .v_stride = views.kv_stride,
           .out_stride = heads_width(),
-          .log_sum_exp = pass.Floats(begin + a.log_sum_exp),
+          .log_sum_exp = pass.Floats(a.log_sum_exp.Of(layer)),
           .dropout = DropoutAt(pass, sites_[layer].attention)};
 }
 
@@ -129,7 +128,8 @@ void Passes::Rotate(const Pass& pass, const AttentionViews& views, bool inverse)
   ops_.Rope(args);
 }
 
-void Passes::Linear(const LinearTensors& linear, int64_t rows, void* x, void* y, void* gelu_input) {
+void Passes::Linear(const LinearTensors& linear, int64_t rows, void* x, void* y, void* gelu_input,
+                    bool again) {
   ops_.LinearForward({.rows = rows,
                       .in = linear.in,
                       .out = linear.out,
@@ -138,20 +138,19 @@ void Passes::Linear(const LinearTensors& linear, int64_t rows, void* x, void* y,
                       .weight = Weight(linear.weight),
                       .bias = Weight(linear.bias),
                       .y = View(y),
-                      .gelu_input = View(gelu_input)});
+                      .gelu_input = View(gelu_input),
+                      .again = again});
 }
 
 Passes::NormPlace Passes::AttentionNormPlace(const Pass& pass, int64_t layer) const {
-  const int64_t begin = pass.plan.Layer(layer);
   const LayerActivations& a = pass.plan.layer;
-  return {begin + a.residual_in, begin + a.attention_norm, begin + a.attention_mean,
-          begin + a.attention_rstd};
+  return {a.residual_in.Of(layer), a.attention_norm.Of(layer), a.attention_mean.Of(layer),
+          a.attention_rstd.Of(layer)};
 }
 
 Passes::NormPlace Passes::MlpNormPlace(const Pass& pass, int64_t layer) const {
-  const int64_t begin = pass.plan.Layer(layer);
   const LayerActivations& a = pass.plan.layer;
-  return {begin + a.residual_mid, begin + a.mlp_norm, begin + a.mlp_mean, begin + a.mlp_rstd};
+  return {a.residual_mid.Of(layer), a.mlp_norm.Of(layer), a.mlp_mean.Of(layer), a.mlp_rstd.Of(layer)};
 }
 
 Passes::NormPlace Passes::FinalNormPlace(const Pass& pass) const {
@@ -195,10 +194,9 @@ void Passes::Forward(const Pass& pass) {
   for (int64_t i = 0; i < model_.layers; ++i) {
     const LayerTensors& layer = tensors_.layers[i];
     ForwardNorm(pass, layer.attention_norm, AttentionNormPlace(pass, i), mlp);
-    ForwardAttention(pass, i);
-    const Branch attention{.residual = AttentionNormPlace(pass, i).x, .site = sites_[i].attention_out};
-    ForwardNorm(pass, layer.mlp_norm, MlpNormPlace(pass, i), attention);
-    ForwardMlp(pass, i);
+    ForwardToMlpNorm(pass, i);
+    ForwardMlpMid(pass, i, /*again=*/false);
+    Linear(layer.mlp_out, plan.Rows(), pass.At(plan.layer.mlp_mid.Of(i)), pass.At(plan.delta));
     mlp = Branch{.residual = MlpNormPlace(pass, i).x, .site = sites_[i].mlp_out};
   }
   ForwardNorm(pass, tensors_.final_norm, FinalNormPlace(pass), mlp);
@@ -206,44 +204,51 @@ void Passes::Forward(const Pass& pass) {
 
 void Passes::ForwardAttention(const Pass& pass, int64_t i) {
   const ActivationPlan& plan = pass.plan;
-  const LayerTensors& layer = tensors_.layers[i];
-  const int64_t begin = plan.Layer(i);
-  int64_t out = begin + plan.layer.attention_in;
-  for (const LinearTensors& linear : layer.attention_in) {
-    Linear(linear, plan.Rows(), pass.At(begin + plan.layer.attention_norm), pass.At(out));
+  const int64_t begin = plan.layer.attention_in.Of(i);
+  int64_t out = begin;
+  for (const LinearTensors& linear : tensors_.layers[i].attention_in) {
+    Linear(linear, plan.Rows(), pass.At(plan.layer.attention_norm.Of(i)), pass.At(out));
     out += plan.Rows() * linear.out * SizeOf(precision_);
   }
-  Rotate(pass, SplitAttention(pass, begin + plan.layer.attention_in), /*inverse=*/false);
+  Rotate(pass, SplitAttention(pass, begin), /*inverse=*/false);
   ops_.AttentionForward(Attention(pass, i));
-  Linear(layer.attention_out, plan.Rows(), pass.At(begin + plan.layer.attention), pass.At(plan.delta));
 }
 
-void Passes::ForwardMlp(const Pass& pass, int64_t i) {
+void Passes::ForwardToMlpNorm(const Pass& pass, int64_t i) {
+  const LayerTensors& layer = tensors_.layers[i];
+  ForwardAttention(pass, i);
+  Linear(layer.attention_out, pass.plan.Rows(), pass.At(pass.plan.layer.attention.Of(i)),
+         pass.At(pass.plan.delta));
+  const Branch attention{.residual = AttentionNormPlace(pass, i).x, .site = sites_[i].attention_out};
+  ForwardNorm(pass, layer.mlp_norm, MlpNormPlace(pass, i), attention);
+}
+
+void Passes::ForwardMlpMid(const Pass& pass, int64_t i, bool again) {
   const ActivationPlan& plan = pass.plan;
   const LayerTensors& layer = tensors_.layers[i];
-  const int64_t begin = plan.Layer(i);
-  void* x = pass.At(begin + plan.layer.mlp_norm);
-  void* mid = pass.At(begin + plan.layer.mlp_mid);
+  void* x = pass.At(plan.layer.mlp_norm.Of(i));
   if (gpt2()) {
-    Linear(layer.mlp_in[0], plan.Rows(), x, mid, /*gelu_input=*/pass.At(begin + plan.layer.mlp_in));
-  } else {
-    const SwiGluArgs args = SwiGlu(pass, i);
+    Linear(layer.mlp_in[0], plan.Rows(), x, pass.At(plan.layer.mlp_mid.Of(i)),
+           /*gelu_input=*/pass.At(plan.layer.mlp_in.Of(i)), again);
+    return;
+  }
+  const SwiGluArgs args = SwiGlu(pass, i);
+  if (!again) {
     Linear(layer.mlp_in[0], plan.Rows(), x, args.gate.data);
     Linear(layer.mlp_in[1], plan.Rows(), x, args.up.data);
-    ops_.SwiGluForward(args);
   }
-  Linear(layer.mlp_out, plan.Rows(), mid, pass.At(plan.delta));
+  ops_.SwiGluForward(args);
 }
 
 SwiGluArgs Passes::SwiGlu(const Pass& pass, int64_t i) const {
   const ActivationPlan& plan = pass.plan;
-  const int64_t begin = plan.Layer(i), rows = plan.Rows();
+  const int64_t mlp_in = plan.layer.mlp_in.Of(i), rows = plan.Rows();
   return {.rows = rows,
           .hidden = model_.hidden,
           .gate_stride = model_.hidden,
-          .gate = View(pass.At(begin + plan.layer.mlp_in)),
-          .up = View(Row(pass, begin + plan.layer.mlp_in, rows, model_.hidden)),
-          .y = View(pass.At(begin + plan.layer.mlp_mid)),
+          .gate = View(pass.At(mlp_in)),
+          .up = View(Row(pass, mlp_in, rows, model_.hidden)),
+          .y = View(pass.At(plan.layer.mlp_mid.Of(i))),
           .dy = View(pass.At(plan.dmlp_mid)),
           .dgate = View(pass.At(plan.dmlp_in)),
           .dup = View(Row(pass, plan.dmlp_in, rows, model_.hidden))};

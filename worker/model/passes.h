@@ -91,7 +91,8 @@ class Passes {
   SwiGluArgs SwiGlu(const Pass& pass, int64_t layer) const;
   void Rotate(const Pass& pass, const AttentionViews& views, bool inverse);
 
-  void Linear(const LinearTensors& linear, int64_t rows, void* x, void* y, void* gelu_input = nullptr);
+  void Linear(const LinearTensors& linear, int64_t rows, void* x, void* y, void* gelu_input = nullptr,
+              bool again = false);
   void LinearInputGradient(const LinearTensors& linear, int64_t rows, void* dy, void* dx,
                            void* gelu_input = nullptr, bool accumulate = false);
   void LinearWeightGradient(const LinearTensors& linear, int64_t rows, void* x, void* dy, GradientSink& sink);
@@ -102,8 +103,15 @@ class Passes {
   // the embedding). Without dropout that branch's gradient is dresidual itself.
   void BackwardNorm(const Pass& pass, const NormTensors& norm, const NormPlace& place, bool first,
                     absl::optional<uint32_t> branch_site, GradientSink& sink);
+  // From the attention norm's output to attention's.
   void ForwardAttention(const Pass& pass, int64_t layer);
-  void ForwardMlp(const Pass& pass, int64_t layer);
+  // From the attention norm's output to the MLP's norm.
+  void ForwardToMlpNorm(const Pass& pass, int64_t layer);
+  // From the MLP's norm to the output of the activation function; again: what the function reads is there.
+  void ForwardMlpMid(const Pass& pass, int64_t layer, bool again);
+  // What the plan did not keep of the layer and BackwardMlp, or BackwardAttention, is to read.
+  void RecomputeForMlp(const Pass& pass, int64_t layer);
+  void RecomputeForAttention(const Pass& pass, int64_t layer);
   void BackwardAttention(const Pass& pass, int64_t layer, GradientSink& sink);
   void BackwardMlp(const Pass& pass, int64_t layer, GradientSink& sink);
   // Through the linears that share the input x, whose output gradients lie one after the other at dy, into

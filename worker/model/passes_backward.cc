@@ -115,8 +115,10 @@ void Passes::Backward(const Pass& pass, GradientSink& sink) {
   BackwardNorm(pass, tensors_.final_norm, FinalNormPlace(pass), /*first=*/true, sites_.back().mlp_out, sink);
   for (int64_t i = model_.layers - 1; i >= 0; --i) {
     const LayerTensors& layer = tensors_.layers[i];
+    RecomputeForMlp(pass, i);
     BackwardMlp(pass, i, sink);
     BackwardNorm(pass, layer.mlp_norm, MlpNormPlace(pass, i), /*first=*/false, sites_[i].attention_out, sink);
+    RecomputeForAttention(pass, i);
     BackwardAttention(pass, i, sink);
     absl::optional<uint32_t> before;
     if (i > 0) before = sites_[i - 1].mlp_out;
@@ -137,16 +139,37 @@ void Passes::Backward(const Pass& pass, GradientSink& sink) {
   sink.Add(tensors_.token_table, table_gradient);
 }
 
+void Passes::RecomputeForMlp(const Pass& pass, int64_t i) {
+  const Recompute level = pass.plan.recompute;
+  // The last layer is the last that used the shared place: what its forward pass left there is there still.
+  if (level == Recompute::kNone || i == model_.layers - 1) return;
+  const LayerTensors& layer = tensors_.layers[i];
+  if (level == Recompute::kBlock) {
+    ForwardNorm(pass, layer.attention_norm, AttentionNormPlace(pass, i), absl::nullopt);
+    ForwardToMlpNorm(pass, i);
+  } else {
+    ForwardNorm(pass, layer.mlp_norm, MlpNormPlace(pass, i), absl::nullopt);
+  }
+  ForwardMlpMid(pass, i, /*again=*/level != Recompute::kBlock);
+}
+
+void Passes::RecomputeForAttention(const Pass& pass, int64_t i) {
+  const Recompute level = pass.plan.recompute;
+  if (level == Recompute::kNone || level == Recompute::kBlock) return;  // there, or made with the MLP's
+  ForwardNorm(pass, tensors_.layers[i].attention_norm, AttentionNormPlace(pass, i), absl::nullopt);
+  if (level == Recompute::kAttention) ForwardAttention(pass, i);
+}
+
 void Passes::BackwardMlp(const Pass& pass, int64_t i, GradientSink& sink) {
   const ActivationPlan& plan = pass.plan;
   const LayerTensors& layer = tensors_.layers[i];
-  const int64_t begin = plan.Layer(i), rows = plan.Rows();
+  const int64_t rows = plan.Rows();
   void* dbranch = pass.At(plan.ddelta);
-  void* x = pass.At(begin + plan.layer.mlp_norm);
-  LinearWeightGradient(layer.mlp_out, rows, pass.At(begin + plan.layer.mlp_mid), dbranch, sink);
+  void* x = pass.At(plan.layer.mlp_norm.Of(i));
+  LinearWeightGradient(layer.mlp_out, rows, pass.At(plan.layer.mlp_mid.Of(i)), dbranch, sink);
   if (gpt2()) {
     LinearInputGradient(layer.mlp_out, rows, dbranch, pass.At(plan.dmlp_in),
-                        /*gelu_input=*/pass.At(begin + plan.layer.mlp_in));
+                        /*gelu_input=*/pass.At(plan.layer.mlp_in.Of(i)));
   } else {
     LinearInputGradient(layer.mlp_out, rows, dbranch, pass.At(plan.dmlp_mid));
     ops_.SwiGluBackward(SwiGlu(pass, i));
@@ -157,10 +180,8 @@ void Passes::BackwardMlp(const Pass& pass, int64_t i, GradientSink& sink) {
 void Passes::BackwardAttention(const Pass& pass, int64_t i, GradientSink& sink) {
   const ActivationPlan& plan = pass.plan;
   const LayerTensors& layer = tensors_.layers[i];
-  const int64_t begin = plan.Layer(i);
   void* dbranch = pass.At(plan.ddelta);
-  LinearWeightGradient(layer.attention_out, plan.Rows(), pass.At(begin + plan.layer.attention), dbranch,
-                       sink);
+  LinearWeightGradient(layer.attention_out, plan.Rows(), pass.At(plan.layer.attention.Of(i)), dbranch, sink);
   LinearInputGradient(layer.attention_out, plan.Rows(), dbranch, pass.At(plan.dattention));
   const AttentionViews gradients = SplitAttention(pass, plan.dattention_in);
   AttentionArgs args = Attention(pass, i);
@@ -170,8 +191,7 @@ void Passes::BackwardAttention(const Pass& pass, int64_t i, GradientSink& sink) 
   args.dv = gradients.v;
   ops_.AttentionBackward(args);
   Rotate(pass, gradients, /*inverse=*/true);
-  BackwardInto(pass, layer.attention_in, plan.dattention_in, pass.At(begin + plan.layer.attention_norm),
-               sink);
+  BackwardInto(pass, layer.attention_in, plan.dattention_in, pass.At(plan.layer.attention_norm.Of(i)), sink);
 }
 
 void Passes::BackwardInto(const Pass& pass, const std::vector<LinearTensors>& linears, int64_t dy, void* x,

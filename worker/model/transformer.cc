@@ -28,8 +28,8 @@ class Transformer : public Engine {
         layout_(std::move(layout)),
         backend_(backend),
         passes_(model_, options_.precision, options_.seed, tensors_, layout_, backend),
-        training_plan_(
-            PlanActivations(model_, options_.precision, options_.rows, options_.sequence_length, true)),
+        training_plan_(PlanTraining(model_, options_.precision, options_.rows, options_.sequence_length,
+                                    options_.recompute)),
         host_losses_(training_plan_.Rows()),
         host_logits_(SizeOf(options_.precision) * model_.vocabulary) {}
 
@@ -100,7 +100,7 @@ class Transformer : public Engine {
 
  private:
   ActivationPlan ForwardPlan(int64_t rows, int64_t sequence_length) const {
-    return PlanActivations(model_, options_.precision, rows, sequence_length, /*training=*/false);
+    return PlanForward(model_, options_.precision, rows, sequence_length);
   }
 
   absl::Status WrongShape(const UnitInput& input, absl::string_view rows) const {

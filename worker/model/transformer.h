@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "worker/backend/backend.h"
 #include "worker/engine/engine.h"
+#include "worker/model/activations.h"
 #include "worker/model/config.h"
 
 namespace accrue {
@@ -21,6 +22,7 @@ struct TransformerOptions {
   int64_t rows = 0;               // sequences in a unit
   int64_t sequence_length = 0;    // T, at most model.context
   uint64_t seed = 0;              // of dropout
+  Recompute recompute = Recompute::kNone;  // no result depends on it
 };
 
 // Tensor names and shapes are Hugging Face's. ComputeUnit takes units of exactly rows x sequence_length;

@@ -20,6 +20,7 @@ constexpr int64_t kRowStep = 16, kColumnStep = 64;
 // Keeps the rows of a copy from falling on the same lines of the cache.
 constexpr int64_t kCopyPadding = 32;
 constexpr int64_t kBiasColumnsPerTask = 128;
+constexpr int64_t kGeluRowsPerTask = 16;
 // Prompts of every length bring new shapes: beyond this many compiled products all are forgotten.
 constexpr size_t kMostGemmPlans = 2048;
 
@@ -154,6 +155,7 @@ Rectangle Linear::RunTile(const Product& product, const Plan& plan, int64_t task
 }
 
 void Linear::Forward(const LinearForwardArgs& args) {
+  if (args.again) return GeluAgain(args);
   const bool out_in = args.layout == WeightLayout::kOutIn;
   ACCRUE_CHECK(args.x.dtype == args.weight.dtype);
   const Tensor& product_output = args.gelu_input ? args.gelu_input : args.y;
@@ -167,6 +169,18 @@ void Linear::Forward(const LinearForwardArgs& args) {
   pool_.ParallelFor(plan.count(), [&](int64_t task) {
     const Rectangle tile = RunTile(product, plan, task);
     if (args.gelu_input) GeluForward(args.gelu_input, args.y, tile);
+  });
+}
+
+void Linear::GeluAgain(const LinearForwardArgs& args) {
+  ACCRUE_CHECK(static_cast<bool>(args.gelu_input));
+  pool_.ParallelFor((args.rows + kGeluRowsPerTask - 1) / kGeluRowsPerTask, [&](int64_t task) {
+    const int64_t row = task * kGeluRowsPerTask;
+    GeluForward(args.gelu_input, args.y,
+                {.first_row = row,
+                 .rows = std::min(kGeluRowsPerTask, args.rows - row),
+                 .columns = args.out,
+                 .stride = args.out});
   });
 }
 

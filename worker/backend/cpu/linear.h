@@ -50,6 +50,8 @@ class Linear {
     int64_t count() const { return tiling.row_tiles() * tiling.column_tiles(); }
   };
 
+  // y from the gelu_input that is there: the bits of the tiles of Forward, which go by elements alone.
+  void GeluAgain(const LinearForwardArgs& args);
   const Plan& PlanFor(const GemmShape& shape);
   // Tile `task` of the product; returns where it lies.
   Rectangle RunTile(const Product& product, const Plan& plan, int64_t task);

@@ -67,7 +67,7 @@ void Linear::Forward(const LinearForwardArgs& args) {
   if (TryFused(problem, has_bias ? GemmEpilogue::kGeluAuxBias : GemmEpilogue::kGeluAux, operands)) return;
   operands.d = args.gelu_input.data;
   operands.aux = nullptr;
-  Multiply(problem, operands);
+  if (!args.again) Multiply(problem, operands);
   device_.GeluForward({.elements = args.rows * args.out, .z = args.gelu_input, .y = args.y});
 }
 

@@ -1,0 +1,69 @@
+// What is kept of a layer at each recompute level: docs/memory.md gives these formulas.
+#include "worker/model/activations.h"
+
+#include <gtest/gtest.h>
+
+namespace accrue {
+namespace {
+
+constexpr int64_t kBatch = 4, kLength = 64, kTokens = kBatch * kLength;
+
+ModelConfig Gpt2() {
+  return {.architecture = Architecture::kGpt2,
+          .vocabulary = 1000,
+          .context = 64,
+          .layers = 12,
+          .heads = 8,
+          .kv_heads = 8,
+          .width = 256,
+          .hidden = 1024};
+}
+
+ModelConfig Llama() {
+  return {.architecture = Architecture::kLlama,
+          .vocabulary = 1000,
+          .context = 64,
+          .layers = 12,
+          .heads = 8,
+          .kv_heads = 2,
+          .head_size = 48,
+          .width = 256,
+          .hidden = 704};
+}
+
+// Bytes that one layer more takes, per token.
+int64_t BytesOfLayer(ModelConfig model, DType precision, Recompute recompute) {
+  const int64_t before = PlanTraining(model, precision, kBatch, kLength, recompute).size_bytes;
+  ++model.layers;
+  const int64_t bytes = PlanTraining(model, precision, kBatch, kLength, recompute).size_bytes - before;
+  EXPECT_EQ(bytes % kTokens, 0);
+  return bytes / kTokens;
+}
+
+TEST(PlanTraining, OneLayerMore_TakesWhatItsLevelKeeps) {
+  for (const ModelConfig& model : {Gpt2(), Llama()}) {
+    for (const DType precision : {DType::kF32, DType::kBF16}) {
+      const int64_t e = SizeOf(precision), C = model.width, Q = model.heads * model.HeadSize(),
+                    H = model.hidden;
+      const int64_t K = model.kv_heads * model.HeadSize();
+      const int64_t G =
+          model.architecture == Architecture::kLlama ? 2 : 1;  // matrices before the activation function
+      const auto bytes = [&](Recompute recompute) { return BytesOfLayer(model, precision, recompute); };
+      EXPECT_EQ(bytes(Recompute::kNone), e * (4 * C + 2 * Q + 2 * K + (G + 1) * H) + 16 + 4 * model.heads);
+      EXPECT_EQ(bytes(Recompute::kNorms), e * (2 * C + 2 * Q + 2 * K + G * H) + 4 * model.heads);
+      EXPECT_EQ(bytes(Recompute::kAttention), e * (2 * C + G * H));
+      EXPECT_EQ(bytes(Recompute::kBlock), e * C);
+    }
+  }
+}
+
+TEST(PlanForward, OneLayerMore_TakesNothing) {
+  ModelConfig model = Gpt2();
+  const int64_t before = PlanForward(model, DType::kF32, kBatch, kLength).size_bytes;
+  ++model.layers;
+  EXPECT_EQ(PlanForward(model, DType::kF32, kBatch, kLength).size_bytes, before);
+  EXPECT_LT(before, PlanTraining(model, DType::kF32, kBatch, kLength, Recompute::kBlock).size_bytes);
+}
+
+}  // namespace
+}  // namespace accrue
