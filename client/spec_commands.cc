@@ -1,8 +1,10 @@
 // validate and submit: what begins with a job file.
 #include <algorithm>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -12,7 +14,10 @@
 #include "client/job_client.h"
 #include "client/job_file.h"
 #include "client/watch.h"
+#include "common/available_memory.h"
 #include "common/spec/huggingface_config.h"
+#include "common/status.h"
+#include "worker/app/job_parts.h"
 #include "worker/app/memory_estimate.h"
 
 namespace accrue {
@@ -35,15 +40,86 @@ std::vector<std::string> WarningsAbout(CommandContext& context, const JobFile& f
   return warnings;
 }
 
-ordered_json JsonOf(const MemoryEstimate& memory) {
-  return {{"parameters_bytes", memory.parameter_bytes},       {"compute_copy_bytes", memory.compute_copy_bytes},
-          {"optimizer_bytes", memory.optimizer_bytes},        {"accumulator_bytes", memory.accumulator_bytes},
-          {"activations_bytes", memory.activation_bytes},     {"gradients_bytes", memory.gradient_bytes},
-          {"reduce_staging_bytes", memory.staging_bytes},     {"total_bytes", memory.total_bytes},
-          {"checkpoint_bytes", memory.checkpoint_bytes},      {"joining_bytes", memory.joining_bytes}};
+// What a job takes, and on what.
+struct MemoryReport {
+  MemoryEstimate estimate;
+  std::vector<LevelEstimate> levels;
+  std::optional<int64_t> memory_bytes;  // of the device; not known: no level says what fits
+  bool this_machine = true;             // the memory is what is available here, not what was asked about
+};
+
+absl::StatusOr<MemoryReport> ReportMemory(CommandContext& context, const v1::JobSpec& spec,
+                                          std::optional<int64_t> memory_bytes) {
+  MemoryReport report;
+  report.this_machine = !memory_bytes.has_value();
+  if (report.this_machine) {
+    if (const auto available = AvailableMemoryBytes(*context.file_system)) memory_bytes = *available;
+  }
+  report.memory_bytes = memory_bytes;
+  ACCRUE_ASSIGN_OR_RETURN(report.estimate, EstimateMemory(spec));
+  ACCRUE_ASSIGN_OR_RETURN(report.levels, EstimateLevels(spec, report.estimate, memory_bytes.value_or(0)));
+  return report;
 }
 
-void PrintMemory(std::ostream& out, const v1::JobSpec& spec, const MemoryEstimate& memory) {
+ordered_json JsonOf(const v1::JobSpec& spec, const MemoryReport& report) {
+  const MemoryEstimate& memory = report.estimate;
+  ordered_json object = {{"parameters_bytes", memory.parameter_bytes},
+                         {"compute_copy_bytes", memory.compute_copy_bytes},
+                         {"optimizer_bytes", memory.optimizer_bytes},
+                         {"accumulator_bytes", memory.accumulator_bytes},
+                         {"activations_bytes", memory.activation_bytes},
+                         {"gradients_bytes", memory.gradient_bytes},
+                         {"reduce_staging_bytes", memory.staging_bytes},
+                         {"total_bytes", memory.total_bytes},
+                         {"checkpoint_bytes", memory.checkpoint_bytes},
+                         {"joining_bytes", memory.joining_bytes},
+                         {"recompute", spec.recompute()}};
+  object["available_bytes"] = report.memory_bytes.has_value() ? ordered_json(*report.memory_bytes) : nullptr;
+  object["levels"] = ordered_json::array();
+  for (const LevelEstimate& level : report.levels) {
+    ordered_json fits = nullptr, largest = nullptr;
+    if (report.memory_bytes.has_value()) {
+      fits = level.total_bytes <= *report.memory_bytes;
+      largest = level.largest_micro_batch;
+    }
+    object["levels"].push_back({{"recompute", RecomputeName(level.recompute)},
+                                {"activations_bytes", level.activation_bytes},
+                                {"total_bytes", level.total_bytes},
+                                {"fits", fits},
+                                {"largest_micro_batch", largest}});
+  }
+  return object;
+}
+
+void PrintLevels(std::ostream& out, const v1::JobSpec& spec, const MemoryReport& report) {
+  std::vector<std::vector<std::string>> rows = {{"recompute", "activations", "total"}};
+  if (report.memory_bytes.has_value()) rows[0].push_back("largest micro_batch");
+  rows[0].push_back("");
+  for (const LevelEstimate& level : report.levels) {
+    std::vector<std::string> row = {RecomputeName(level.recompute), FormatBytes(level.activation_bytes),
+                                    FormatBytes(level.total_bytes)};
+    if (report.memory_bytes.has_value()) {
+      row.push_back(level.largest_micro_batch > 0 ? FormatCount(level.largest_micro_batch) : "none");
+    }
+    row.push_back(spec.recompute() == RecomputeName(level.recompute) ? "<- this job" : "");
+    rows.push_back(std::move(row));
+  }
+  out << "\nWhat recompute would take, in more time and with the same results:\n\n";
+  for (const absl::string_view line : absl::StrSplit(FormatTable(rows), '\n', absl::SkipEmpty()))
+    out << "  " << line << "\n";
+  if (!report.memory_bytes.has_value()) {
+    out << "\nHow much memory this machine has available is not known; --memory says what a device has.\n";
+    return;
+  }
+  out << "\nThe largest micro_batch is of those that divide batch.sequences, "
+      << FormatCount(spec.batch().sequences()) << ", the one that fits in "
+      << FormatBytes(*report.memory_bytes)
+      << (report.this_machine ? ", which this machine has available" : "") << ".\n";
+  if (report.estimate.total_bytes > *report.memory_bytes) out << "The job as it is does not fit.\n";
+}
+
+void PrintMemory(std::ostream& out, const v1::JobSpec& spec, const MemoryReport& report) {
+  const MemoryEstimate& memory = report.estimate;
   const std::string unit = absl::StrCat("one unit: ", FormatCount(spec.batch().micro_batch()), " x ",
                                         FormatCount(spec.batch().sequence_length()), " tokens");
   std::vector<std::vector<std::string>> rows = {
@@ -63,6 +139,10 @@ void PrintMemory(std::ostream& out, const v1::JobSpec& spec, const MemoryEstimat
     out << "  " << row[0] << std::string(13 - row[0].size() + std::max<size_t>(row[1].size(), 10) - row[1].size(), ' ')
         << row[1] << "  " << row[2] << "\n";
   }
+  const int64_t elements = memory.parameter_bytes / static_cast<int64_t>(sizeof(float));
+  out << "\nParameters, optimizer and accumulator are " << memory.StateBytes() / elements
+      << " bytes a parameter.\n";
+  PrintLevels(out, spec, report);
   out << "\nWriting a checkpoint takes " << FormatBytes(memory.checkpoint_bytes)
       << " more for that time, shared among the workers.\n";
   if (memory.joining_bytes > 0) {
@@ -71,7 +151,14 @@ void PrintMemory(std::ostream& out, const v1::JobSpec& spec, const MemoryEstimat
   }
 }
 
-void Validate(CommandContext& context, const std::string& path, bool only_estimate) {
+struct ValidateOptions {
+  std::string path;
+  bool only_estimate = false;
+  std::optional<uint64_t> memory_bytes;  // of a device; absent: this machine's
+};
+
+void Validate(CommandContext& context, const ValidateOptions& options) {
+  const std::string& path = options.path;
   const std::unique_ptr<JobFile> file = LoadJobFile(context, path);
   if (file == nullptr) {
     if (context.json()) *context.out << ordered_json{{"valid", false}, {"file", path}}.dump() << "\n";
@@ -94,33 +181,38 @@ void Validate(CommandContext& context, const std::string& path, bool only_estima
   for (std::string& warning : WarningsAbout(context, *file, spec)) warnings.push_back(std::move(warning));
 
   const bool shaped = !spec.model().architecture().empty();
-  std::optional<MemoryEstimate> memory;
+  std::optional<MemoryReport> memory;
   if (shaped) {
-    absl::StatusOr<MemoryEstimate> estimate = EstimateMemory(spec);
-    if (!estimate.ok()) return context.Fail(kExitInvalidSpec, estimate.status().message());
-    memory = *estimate;
+    std::optional<int64_t> memory_bytes;
+    if (options.memory_bytes.has_value()) {
+      memory_bytes = static_cast<int64_t>(
+          std::min<uint64_t>(*options.memory_bytes, std::numeric_limits<int64_t>::max()));
+    }
+    absl::StatusOr<MemoryReport> report = ReportMemory(context, spec, memory_bytes);
+    if (!report.ok()) return context.Fail(kExitInvalidSpec, report.status().message());
+    memory = *std::move(report);
   }
-  if (only_estimate && !memory.has_value()) {
+  if (options.only_estimate && !memory.has_value()) {
     return context.Fail(kExitNotFound, "the model's shape is not known here, so there is nothing to estimate");
   }
   if (context.json()) {
     ordered_json object = {{"valid", true}, {"file", path}, {"units_per_window", UnitsPerWindow(spec)}};
     object["tokens_per_window"] = shaped ? ordered_json(TokensPerWindow(spec)) : nullptr;
-    object["parameters"] = shaped ? ordered_json(memory->parameters) : nullptr;
-    object["memory"] = memory.has_value() ? JsonOf(*memory) : ordered_json(nullptr);
+    object["parameters"] = shaped ? ordered_json(memory->estimate.parameters) : nullptr;
+    object["memory"] = memory.has_value() ? JsonOf(spec, *memory) : ordered_json(nullptr);
     object["warnings"] = warnings;
     object["spec"] = ToJson(spec);
     *context.out << object.dump() << "\n";
     return;
   }
   for (const std::string& warning : warnings) context.Warn(warning);
-  if (only_estimate) return PrintMemory(*context.out, spec, *memory);
+  if (options.only_estimate) return PrintMemory(*context.out, spec, *memory);
   *context.out << path << " is valid. With every default:\n\n";
   *context.out << FormatFields(ToJson(spec), "  ");
   *context.out << "\nA window has " << FormatCount(UnitsPerWindow(spec)) << " units";
   if (shaped) {
     *context.out << " and " << FormatCount(TokensPerWindow(spec)) << " tokens; the model has "
-                 << FormatParameters(memory->parameters) << " parameters";
+                 << FormatParameters(memory->estimate.parameters) << " parameters";
   }
   *context.out << ".\n";
   if (memory.has_value()) PrintMemory(*context.out << "\n", spec, *memory);
@@ -161,16 +253,22 @@ void Submit(CommandContext& context, const SubmitOptions& options) {
 }  // namespace
 
 void RegisterSpecCommands(CLI::App& app, CommandContext& context) {
-  CLI::App* const validate = AddCommand(app, "validate",
-                                        "Check a job file without running it: all errors at once, each with "
-                                        "line and column; then every default, and the memory that a worker needs.",
-                                        "accrue validate job.yaml\naccrue validate --estimate job.yaml",
-                                        /*asks_coordinator=*/false);
-  const auto path = std::make_shared<std::string>();
-  validate->add_option("JOB.yaml", *path, "The job file")->required();
-  const auto estimate = std::make_shared<bool>(false);
-  validate->add_flag("--estimate", *estimate, "Print only the memory that a worker needs");
-  validate->callback([&context, path, estimate] { Validate(context, *path, *estimate); });
+  CLI::App* const validate =
+      AddCommand(app, "validate",
+                 "Check a job file without running it: all errors at once, each with "
+                 "line and column; then every default, and the memory that a worker needs.",
+                 "accrue validate job.yaml\naccrue validate --estimate --memory 80GiB job.yaml",
+                 /*asks_coordinator=*/false);
+  const auto validated = std::make_shared<ValidateOptions>();
+  validate->add_option("JOB.yaml", validated->path, "The job file")->required();
+  validate->add_flag("--estimate", validated->only_estimate, "Print only the memory that a worker needs");
+  validate
+      ->add_option("--memory", validated->memory_bytes,
+                   "What a worker's device has, such as 80GiB, 80GB or bytes. Default: what this machine has "
+                   "available")
+      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->type_name("SIZE");
+  validate->callback([&context, validated] { Validate(context, *validated); });
 
   CLI::App* const submit = AddCommand(
       app, "submit",

@@ -12,6 +12,14 @@ WINDOW_FIELDS = ("window", "loss", "gradient_norm", "learning_rate", "tokens", "
 
 class RunTest(CliTest):
 
+    def test_job_larger_than_the_machine_ends_before_it_is_loaded(self):
+        # 2^20 tokens a unit, at 800 KB of activations for each.
+        job = self.write_job(tokens=1_200_000, batch={"sequences": 65536, "micro_batch": 65536}, windows=1,
+                             model={"layers": 24, "width": 512}, evaluation={"sequences": 65536})
+        outcome = self.accrue("run", job, "--output", self.path("out"), code=harness.JOB_FAILED)
+        self.assert_says(outcome.err, "the job takes ", ": available is ", "it would fit with ", "batch.micro_batch: ")
+        self.assertFalse(os.path.exists(self.path("out", "windows.jsonl")) and self.read("out", "windows.jsonl"))
+
     def test_json_result_and_files(self):
         write_shard(self.path("validation.bin"), tokens_of(700, seed=5))
         job = self.write_job(data={"validation": ["validation.bin"]}, evaluation={"every_windows": 4, "sequences": 8},

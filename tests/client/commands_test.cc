@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -14,6 +15,7 @@ namespace accrue {
 namespace {
 
 using nlohmann::json;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -213,8 +215,33 @@ TEST_F(CommandsTest, ValidateEstimate_OnlyTheMemory) {
                                      "  accumulator    52.7 MiB  int64: exact\n"));
   EXPECT_THAT(result.out, HasSubstr("\n  total "));
   EXPECT_THAT(result.out, HasSubstr("one unit: 4 x 256 tokens"));
-  EXPECT_EQ(RunAccrue({"validate", WriteJob(kJob), "--estimate", "-o", "json"}).out,
-            RunAccrue({"validate", WriteJob(kJob), "-o", "json"}).out);
+  EXPECT_THAT(result.out, HasSubstr("are 20 bytes a parameter.\n"));
+  EXPECT_THAT(result.out, HasSubstr(", which this machine has available.\n"));
+  EXPECT_EQ(RunAccrue({"validate", WriteJob(kJob), "--estimate", "--memory", "1GiB", "-o", "json"}).out,
+            RunAccrue({"validate", WriteJob(kJob), "--memory", "1GiB", "-o", "json"}).out);
+}
+
+TEST_F(CommandsTest, ValidateEstimate_MemoryOfADevice_WhatFitsAtEveryLevel) {
+  const std::string path = WriteJob(absl::StrCat(kJob, "recompute: attention\n"));
+  const json memory =
+      json::parse(RunAccrue({"validate", path, "--memory", "1GB", "-o", "json"}).out)["memory"];
+  EXPECT_EQ(memory["available_bytes"], 1'000'000'000);
+  EXPECT_EQ(memory["recompute"], "attention");
+  ASSERT_EQ(memory["levels"].size(), 4u);
+  EXPECT_EQ(memory["levels"][0]["recompute"], "none");
+  EXPECT_EQ(memory["levels"][2]["total_bytes"], memory["total_bytes"]);
+  EXPECT_EQ(memory["levels"][2]["activations_bytes"], memory["activations_bytes"]);
+  EXPECT_EQ(memory["levels"][0]["fits"], true);
+  EXPECT_EQ(memory["levels"][0]["largest_micro_batch"], 16);
+  EXPECT_EQ(memory["levels"][3]["largest_micro_batch"], 64);
+
+  const ClientResult result = RunAccrue({"validate", "--estimate", path, "--memory", "200MiB"});
+  EXPECT_EQ(result.exit_code, 0);
+  EXPECT_THAT(result.out, HasSubstr("divide batch.sequences, 64, the one that fits in 200.0 MiB.\n"));
+  EXPECT_THAT(result.out, ContainsRegex("\n  attention +[0-9.]+ MiB +[0-9.]+ MiB +[a-z0-9]+ +<- this job\n"));
+  EXPECT_THAT(RunAccrue({"validate", "--estimate", path, "--memory", "1MiB"}).out,
+              HasSubstr("The job as it is does not fit.\n"));
+  EXPECT_EQ(RunAccrue({"validate", "--estimate", path, "--memory", "much"}).exit_code, 2);
 }
 
 TEST_F(CommandsTest, ValidateEstimate_ShapeNotKnownHere_ExitCode4) {

@@ -4,9 +4,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "common/spec/job_spec.h"
 #include "worker/app/job_parts.h"
 #include "worker/backend/measuring_backend.h"
@@ -53,7 +57,10 @@ class SmallDevice : public CountingBackend {
   size_t asked_bytes = 0;
   int asked_buffers = 0;
 
+  absl::optional<int64_t> free_bytes;
+
   std::string DeviceName() const override { return "a small device"; }
+  absl::optional<int64_t> FreeBytes() override { return free_bytes; }
   bool ReservesMemory() const override { return reserves_; }
   absl::Status Reserve(size_t size_bytes, int buffers) override {
     asked_bytes = size_bytes;
@@ -79,6 +86,10 @@ v1::JobSpec Spec(const std::string& model, const std::string& rest) {
 constexpr char kGpt2[] = "{architecture: gpt2, vocabulary: 1000, context: 64, layers: 3, heads: 4, width: 64}";
 constexpr char kLlama[] =
     "{architecture: llama, vocabulary: 1000, context: 64, layers: 3, heads: 4, kv_heads: 2, width: 64}";
+
+// Small enough to be planned, large enough for each level to take less than the one before it.
+constexpr char kGpt2124M[] =
+    "{architecture: gpt2, vocabulary: 50257, context: 1024, layers: 12, heads: 12, width: 768}";
 
 void ExpectEstimateIsWhatIsAllocated(const v1::JobSpec& spec) {
   CountingBackend backend;
@@ -150,6 +161,56 @@ TEST(MemoryEstimateTest, EstimateMemory_HugeModel_IsEstimatedOnASmallMachine) {
   EXPECT_GT(estimate.total_bytes, 20 * estimate.parameters);
 }
 
+TEST(MemoryEstimateTest, EstimateMemory_EveryLevel_IsWhatIsAllocated) {
+  for (const char* model : {kGpt2, kLlama}) {
+    for (const Recompute recompute : kRecomputeLevels) {
+      SCOPED_TRACE(RecomputeName(recompute));
+      ExpectEstimateIsWhatIsAllocated(
+          Spec(model, absl::StrCat("recompute: ", RecomputeName(recompute), "\n")));
+    }
+  }
+}
+
+// DESIGN section 6: 22 bytes a parameter in bf16 (2 + 4 + 8 + 8), 20 in fp32.
+TEST(MemoryEstimateTest, EstimateMemory_StateOfAdamW_TwentyBytesAParameterAndTwoMoreInBf16) {
+  for (const auto& [precision, bytes] : {std::pair{"fp32", 20}, std::pair{"bf16", 22}}) {
+    const MemoryEstimate estimate =
+        *EstimateMemory(Spec(kGpt2124M, absl::StrCat("precision: ", precision, "\n")));
+    EXPECT_EQ(estimate.parameters, 124'439'808);
+    EXPECT_EQ(estimate.StateBytes(), bytes * estimate.parameter_bytes / 4);
+    EXPECT_NEAR(static_cast<double>(estimate.StateBytes()) / static_cast<double>(estimate.parameters), bytes,
+                1e-3);
+  }
+}
+
+TEST(EstimateLevelsTest, EstimateLevels_EachLevel_IsTheEstimateOfAJobThatAsksForIt) {
+  v1::JobSpec spec = Spec(kGpt2124M, "recompute: norms\n");
+  const std::vector<LevelEstimate> levels = *EstimateLevels(spec, *EstimateMemory(spec), 0);
+  ASSERT_EQ(levels.size(), 4u);
+  for (size_t i = 0; i < levels.size(); ++i) {
+    spec.set_recompute(RecomputeName(levels[i].recompute));
+    const MemoryEstimate estimate = *EstimateMemory(spec);
+    EXPECT_EQ(levels[i].activation_bytes, estimate.activation_bytes);
+    EXPECT_EQ(levels[i].total_bytes, estimate.total_bytes);
+    if (i > 0) {
+      EXPECT_LT(levels[i].total_bytes, levels[i - 1].total_bytes);
+    }
+    EXPECT_EQ(levels[i].largest_micro_batch, 0);
+  }
+}
+
+TEST(EstimateLevelsTest, EstimateLevels_JustEnoughForADivisor_NamesIt) {
+  v1::JobSpec spec = Spec(kGpt2, "");
+  spec.mutable_batch()->set_sequences(12);
+  const MemoryEstimate two = *EstimateMemory(spec);
+  spec.mutable_batch()->set_micro_batch(6);
+  const int64_t six_bytes = EstimateMemory(spec)->total_bytes;
+  spec.mutable_batch()->set_micro_batch(2);
+  EXPECT_EQ((*EstimateLevels(spec, two, six_bytes))[0].largest_micro_batch, 6);
+  EXPECT_EQ((*EstimateLevels(spec, two, six_bytes - 1))[0].largest_micro_batch, 4);
+  EXPECT_EQ((*EstimateLevels(spec, two, int64_t{1} << 40))[0].largest_micro_batch, 12);
+}
+
 TEST(MemoryEstimateTest, EstimateMemory_ShapeThatCannotBe_IsRefused) {
   v1::JobSpec spec = Spec(kGpt2, "");
   spec.mutable_model()->set_heads(5);
@@ -174,6 +235,59 @@ TEST(ReserveMemoryTest, ReserveMemory_MemoryOfTheSystem_NothingAsked) {
   SmallDevice device(/*reserves=*/false);
   EXPECT_TRUE(ReserveMemory(Spec(kGpt2, ""), device).ok());
   EXPECT_EQ(device.asked_bytes, 0u);
+}
+
+// Of a job that does not fit, on a device with so much memory.
+std::string ErrorWith(const v1::JobSpec& spec, bool reserves, int64_t free_bytes) {
+  SmallDevice device(reserves);
+  device.free_bytes = free_bytes;
+  const absl::Status status = ReserveMemory(spec, device);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  return std::string(status.message());
+}
+
+int64_t TotalBytes(v1::JobSpec spec, const char* recompute, int64_t micro_batch) {
+  spec.set_recompute(recompute);
+  spec.mutable_batch()->set_micro_batch(micro_batch);
+  return EstimateMemory(spec)->total_bytes;
+}
+
+TEST(ReserveMemoryTest, ReserveMemory_MemoryOfTheSystemJustEnough_IsTaken) {
+  const v1::JobSpec spec = Spec(kGpt2124M, "");
+  SmallDevice device(/*reserves=*/false);
+  device.free_bytes = TotalBytes(spec, "none", 2);
+  EXPECT_TRUE(ReserveMemory(spec, device).ok());
+  EXPECT_THAT(ErrorWith(spec, false, *device.free_bytes - 1),
+              HasSubstr("; it would fit with recompute: norms ("));
+}
+
+TEST(ReserveMemoryTest, ReserveMemory_OtherLevelsFit_TheLeastOfThemAndTheLargestUnitAreNamed) {
+  const v1::JobSpec spec = Spec(kGpt2124M, "");
+  for (const bool reserves : {false, true}) {
+    const int64_t free_bytes = std::max(TotalBytes(spec, "attention", 2), TotalBytes(spec, "none", 1));
+    ASSERT_LT(free_bytes, TotalBytes(spec, "norms", 2));
+    const std::string error = ErrorWith(spec, reserves, free_bytes);
+    EXPECT_THAT(error, HasSubstr("the job takes "));
+    EXPECT_THAT(
+        error, HasSubstr(reserves ? ": free: 10 bytes; it would fit"
+                                  : absl::StrCat(": available is ", free_bytes >> 20, " MiB; it would fit")));
+    EXPECT_THAT(error, HasSubstr("it would fit with recompute: attention ("));
+    EXPECT_THAT(error, HasSubstr(", or with batch.micro_batch: 1 (other units, so other results)"));
+  }
+}
+
+TEST(ReserveMemoryTest, ReserveMemory_OnlyBothFit_BothAreNamed) {
+  const v1::JobSpec spec = Spec(kGpt2124M, "recompute: attention\n");
+  const int64_t free_bytes = TotalBytes(spec, "block", 1);
+  ASSERT_LT(free_bytes, TotalBytes(spec, "attention", 1));
+  ASSERT_LT(free_bytes, TotalBytes(spec, "block", 2));
+  EXPECT_THAT(ErrorWith(spec, false, free_bytes),
+              HasSubstr("it would fit with recompute: block and batch.micro_batch: 1 "));
+}
+
+TEST(ReserveMemoryTest, ReserveMemory_NothingFits_SaysSo) {
+  EXPECT_THAT(ErrorWith(Spec(kGpt2124M, ""), false, 1000),
+              HasSubstr("no recompute level and no micro_batch would fit"));
 }
 
 }  // namespace

@@ -4,11 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "accrue/v1/job.pb.h"
 #include "worker/backend/backend.h"
+#include "worker/model/activations.h"
 
 namespace accrue {
 
@@ -29,13 +31,33 @@ struct MemoryEstimate {
   int64_t checkpoint_bytes = 0;
   // Beside the total, on a worker that sends its state to one that joins; 0 where that happens between two windows.
   int64_t joining_bytes = 0;
+
+  // What does not depend on the unit, scratch and staging aside.
+  int64_t StateBytes() const {
+    return parameter_bytes + compute_copy_bytes + optimizer_bytes + accumulator_bytes;
+  }
 };
 
 // Takes a valid spec with defaults whose model's shape is known. INVALID_ARGUMENT for one that no worker can load.
 absl::StatusOr<MemoryEstimate> EstimateMemory(const v1::JobSpec& spec);
 
-// Takes from the backend, where it wants to know ahead, all that the job will allocate there: a device that is too small
-// says so before anything is loaded. RESOURCE_EXHAUSTED with what the job takes and what is free.
+// What a job takes at a recompute level, all else being as its spec has it.
+struct LevelEstimate {
+  Recompute recompute = Recompute::kNone;
+  int64_t activation_bytes = 0;
+  int64_t total_bytes = 0;
+  // With which the total is within what was given: the largest divisor of batch.sequences; 0: not even 1 is.
+  int64_t largest_micro_batch = 0;
+};
+
+// In the order of kRecomputeLevels. estimate: of the spec.
+absl::StatusOr<std::vector<LevelEstimate>> EstimateLevels(const v1::JobSpec& spec,
+                                                          const MemoryEstimate& estimate,
+                                                          int64_t memory_bytes);
+
+// Sees to it, before anything is loaded, that the backend has room for all that the job will allocate there;
+// takes it at once where the backend wants that. RESOURCE_EXHAUSTED with what the job takes, what is free,
+// and with which settings it would fit.
 absl::Status ReserveMemory(const v1::JobSpec& spec, Backend& backend);
 
 }  // namespace accrue

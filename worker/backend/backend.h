@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/optional.h"
 #include "worker/backend/model_ops.h"
 #include "worker/backend/state_ops.h"
 
@@ -44,6 +45,8 @@ class Backend {
   // The largest size of an attention head that it computes.
   virtual int64_t LargestHeadSize() const { return std::numeric_limits<int64_t>::max(); }
 
+  // How much memory Allocate and Reserve could still find; nothing where that is not known.
+  virtual absl::optional<int64_t> FreeBytes() { return absl::nullopt; }
   // Whether Reserve is of use: memory is the device's own, and small.
   virtual bool ReservesMemory() const { return false; }
   // Takes memory ahead for so many buffers of this size together, so that Allocate then takes none from the system.

@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "common/available_memory.h"
 #include "common/version.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/cpu/cpu_model_ops.h"
@@ -70,6 +71,7 @@ class CpuBackend : public Backend {
 
   bool Supports(DType precision) const override { return precision == DType::kF32 || cpu::GemmSupportsBf16(); }
 
+  absl::optional<int64_t> FreeBytes() override { return AvailableMemoryBytes(FileSystem::Real()); }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(size_t size_bytes) override {
     const size_t mapped_bytes = std::max<size_t>(size_bytes, 1);
     void* data = mmap(nullptr, mapped_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

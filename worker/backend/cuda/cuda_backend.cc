@@ -45,6 +45,11 @@ class CudaBackendImplementation : public CudaBackend {
     return size;
   }
 
+  absl::optional<int64_t> FreeBytes() override {
+    size_t free_bytes = 0, total_bytes = 0;
+    device_->GetMemory(free_bytes, total_bytes);
+    return static_cast<int64_t>(free_bytes);
+  }
   bool ReservesMemory() const override { return true; }
   absl::Status Reserve(size_t size_bytes, int buffers) override { return device_->Reserve(size_bytes, buffers); }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(size_t size_bytes) override {
