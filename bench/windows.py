@@ -2,6 +2,7 @@
 """Where a window's time goes, what exact accumulation costs, and how much memory a worker takes, in one run.
 
   bench/windows.py [--bin build/release/bin] [--model small|gpt2-124m] [--precision fp32|bf16] [--windows 20] [--rounds 5]
+                   [--recompute none|norms|attention|block]
 
 Runs `accrue run` with two workers of one thread, in turn with exact and with fast accumulation, and reads windows.jsonl:
   outside      accumulate, reduce, step, data and control: all that is neither forward nor backward, of a window's time.
@@ -40,6 +41,7 @@ data: {{train: ["{folder}/tokens.bin"]}}
 batch: {{sequences: {16 * m['micro_batch']}, micro_batch: {m['micro_batch']}, sequence_length: {m['sequence']}}}
 accumulation: {{mode: {mode}}}
 precision: {a.precision}
+recompute: {a.recompute}
 windows: {a.windows + 1}
 workers: {{min: 2, max: 2}}
 checkpoint: {{every_windows: 0, keep: 1}}
@@ -90,6 +92,7 @@ def main():
     p.add_argument("--bin", default=str(compare_pytorch.ROOT / "build/release/bin"))
     p.add_argument("--model", choices=compare_pytorch.MODELS, default="small")
     p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    p.add_argument("--recompute", choices=["none", "norms", "attention", "block"], default="none")
     p.add_argument("--windows", type=int, default=20)
     p.add_argument("--rounds", type=int, default=5)
     a = p.parse_args()

@@ -17,7 +17,7 @@ class RunTest(CliTest):
         job = self.write_job(tokens=1_200_000, batch={"sequences": 65536, "micro_batch": 65536}, windows=1,
                              model={"layers": 24, "width": 512}, evaluation={"sequences": 65536})
         outcome = self.accrue("run", job, "--output", self.path("out"), code=harness.JOB_FAILED)
-        self.assert_says(outcome.err, "the job takes ", ": available is ", "it would fit with ", "batch.micro_batch: ")
+        self.assert_says(outcome.out, "the job takes ", ": available is ", "it would fit with ", "batch.micro_batch: ")
         self.assertFalse(os.path.exists(self.path("out", "windows.jsonl")) and self.read("out", "windows.jsonl"))
 
     def test_json_result_and_files(self):

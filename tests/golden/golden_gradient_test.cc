@@ -3,7 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
 
+#include "common/status.h"
 #include "tests/golden/golden_backends.h"
 #include "tests/golden/golden_model.h"
 
@@ -37,6 +42,42 @@ class SummarySink : public GradientSink {
   Backend& backend_;
 };
 
+// Keeps every gradient.
+class CopyingSink : public GradientSink {
+ public:
+  CopyingSink(const ParameterLayout& layout, Backend& backend)
+      : gradients(layout.tensors().size()), layout_(layout), backend_(backend) {}
+
+  void Add(int tensor, const float* gradient) override {
+    std::vector<float>& host = gradients[tensor];
+    host.resize(static_cast<size_t>(layout_.tensors()[tensor].elements));
+    backend_.CopyToHost(host.data(), gradient, host.size() * sizeof(float));
+  }
+
+  std::vector<std::vector<float>> gradients;
+
+ private:
+  const ParameterLayout& layout_;
+  Backend& backend_;
+};
+
+// An engine with the golden file's parameters.
+struct LoadedEngine {
+  std::unique_ptr<Engine> engine;
+  std::unique_ptr<DeviceBuffer> parameters;
+};
+
+absl::StatusOr<LoadedEngine> Load(const GoldenModel& golden, Backend& backend) {
+  LoadedEngine loaded;
+  ACCRUE_ASSIGN_OR_RETURN(loaded.engine, CreateTransformer(golden.options, backend));
+  const std::vector<float> host = golden.Parameters(loaded.engine->layout());
+  ACCRUE_ASSIGN_OR_RETURN(loaded.parameters, backend.Allocate(host.size() * sizeof(float)));
+  backend.CopyToDevice(loaded.parameters->data(), host.data(), host.size() * sizeof(float));
+  loaded.engine->BindParameters(loaded.parameters->as<float>());
+  loaded.engine->ParametersChanged();
+  return loaded;
+}
+
 // Bounds of a relative error. In bf16 the model's own roundings are of 2^-9, against a PyTorch that computed in fp32.
 struct Bounds {
   double loss, gradient;
@@ -52,18 +93,13 @@ TEST_P(GoldenGradientTest, ComputeUnit_GoldenUnit_HasLossAndGradientsOfPyTorch) 
   const std::unique_ptr<Backend>& backend = *created;
   if (!backend->Supports(precision)) GTEST_SKIP() << backend->DeviceName() << " does not compute in bf16";
   const Bounds bounds = BoundsOf(precision);
-  auto engine = CreateTransformer(golden.options, *backend);
-  ASSERT_TRUE(engine.ok()) << engine.status();
-  const ParameterLayout& layout = (*engine)->layout();
-  const std::vector<float> host = golden.Parameters(layout);
-  const std::unique_ptr<DeviceBuffer> parameters = *backend->Allocate(host.size() * sizeof(float));
-  backend->CopyToDevice(parameters->data(), host.data(), host.size() * sizeof(float));
-  (*engine)->BindParameters(parameters->as<float>());
-  (*engine)->ParametersChanged();
+  const absl::StatusOr<LoadedEngine> loaded = Load(golden, *backend);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const ParameterLayout& layout = loaded->engine->layout();
 
   SummarySink sink(layout, *backend);
   const GoldenUnit unit = golden.Unit(0, 0);
-  const UnitLoss loss = *(*engine)->ComputeUnit(unit.input, sink);
+  const UnitLoss loss = *loaded->engine->ComputeUnit(unit.input, sink);
   EXPECT_EQ(loss.valid_tokens, golden.json["valid_tokens"]);
   EXPECT_NEAR(loss.loss_sum / golden.json["loss_sum"].get<double>(), 1, bounds.loss);
   ASSERT_EQ(layout.tensors().size(), golden.json["tensors"].size());
@@ -76,6 +112,34 @@ TEST_P(GoldenGradientTest, ComputeUnit_GoldenUnit_HasLossAndGradientsOfPyTorch) 
     EXPECT_NEAR(sink.norms[i] / norm, 1, bounds.gradient) << layout.tensors()[i].name;
     EXPECT_NEAR(sink.products[i] / norm, expected["gradient_product"].get<double>() / norm, bounds.gradient)
         << layout.tensors()[i].name;
+  }
+}
+
+// docs/numerics.md, section 2: what is computed again has the bits that were not kept.
+TEST_P(GoldenGradientTest, ComputeUnit_AnyRecomputeLevel_GivesSameBits) {
+  const auto& [backend_case, name, precision] = GetParam();
+  GoldenModel golden(name);
+  golden.options.precision = precision;
+  golden.options.model.dropout = 0.1;
+  const absl::StatusOr<std::unique_ptr<Backend>> created = backend_case.create();
+  if (!created.ok()) GTEST_SKIP() << created.status();
+  Backend& backend = **created;
+  if (!backend.Supports(precision)) GTEST_SKIP() << backend.DeviceName() << " does not compute in bf16";
+  const GoldenUnit unit = golden.Unit(0, 0);
+  std::vector<std::vector<float>> expected;
+  for (const Recompute recompute : kRecomputeLevels) {
+    golden.options.recompute = recompute;
+    const absl::StatusOr<LoadedEngine> loaded = Load(golden, backend);
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    CopyingSink sink(loaded->engine->layout(), backend);
+    ASSERT_TRUE(loaded->engine->ComputeUnit(unit.input, sink).ok());
+    if (recompute == Recompute::kNone) expected = sink.gradients;
+    for (size_t i = 0; i < expected.size(); ++i) {
+      ASSERT_EQ(sink.gradients[i].size(), expected[i].size());
+      EXPECT_EQ(std::memcmp(sink.gradients[i].data(), expected[i].data(), expected[i].size() * sizeof(float)),
+                0)
+          << loaded->engine->layout().tensors()[i].name << ", level " << static_cast<int>(recompute);
+    }
   }
 }
 

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace accrue {
 namespace {
 
@@ -53,6 +55,27 @@ TEST(PlanTraining, OneLayerMore_TakesWhatItsLevelKeeps) {
       EXPECT_EQ(bytes(Recompute::kNorms), e * (2 * C + 2 * Q + 2 * K + G * H) + 4 * model.heads);
       EXPECT_EQ(bytes(Recompute::kAttention), e * (2 * C + G * H));
       EXPECT_EQ(bytes(Recompute::kBlock), e * C);
+    }
+  }
+}
+
+TEST(PlanTraining, WhatIsDropped_IsHeldOnce) {
+  for (const ModelConfig& model : {Gpt2(), Llama()}) {
+    for (const DType precision : {DType::kF32, DType::kBF16}) {
+      const int64_t e = SizeOf(precision), C = model.width, Q = model.heads * model.HeadSize(),
+                    H = model.hidden;
+      const int64_t K = model.kv_heads * model.HeadSize(),
+                    G = model.architecture == Architecture::kLlama ? 2 : 1;
+      // Of a token, beyond what the layers keep.
+      const auto others = [&](Recompute recompute) {
+        const int64_t bytes = PlanTraining(model, precision, kBatch, kLength, recompute).size_bytes;
+        return bytes / kTokens - model.layers * BytesOfLayer(model, precision, recompute);
+      };
+      const auto once = [&](Recompute recompute) { return others(recompute) - others(Recompute::kNone); };
+      EXPECT_EQ(once(Recompute::kNorms), e * (C + H) + 8);
+      EXPECT_EQ(once(Recompute::kAttention),
+                std::max(e * (C + H) + 8, e * (C + 2 * Q + 2 * K) + 8 + 4 * model.heads));
+      EXPECT_EQ(once(Recompute::kBlock), e * (3 * C + 2 * Q + 2 * K + (G + 1) * H) + 16 + 4 * model.heads);
     }
   }
 }

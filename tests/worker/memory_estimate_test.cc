@@ -276,6 +276,12 @@ TEST(ReserveMemoryTest, ReserveMemory_OtherLevelsFit_TheLeastOfThemAndTheLargest
   }
 }
 
+TEST(ReserveMemoryTest, ReserveMemory_RefusedThoughSoMuchIsFree_NamesLess) {
+  const std::string error = ErrorWith(Spec(kGpt2124M, ""), true, int64_t{1} << 40);
+  EXPECT_THAT(error, HasSubstr("it would fit with recompute: norms ("));
+  EXPECT_THAT(error, HasSubstr(", or with batch.micro_batch: 1 "));
+}
+
 TEST(ReserveMemoryTest, ReserveMemory_OnlyBothFit_BothAreNamed) {
   const v1::JobSpec spec = Spec(kGpt2124M, "recompute: attention\n");
   const int64_t free_bytes = TotalBytes(spec, "block", 1);

@@ -160,7 +160,9 @@ absl::Status ReserveMemory(const v1::JobSpec& spec, Backend& backend) {
   }
   std::string error = absl::StrCat(Taken(estimate, backend), ": ", short_of);
   if (free_bytes) {
-    ACCRUE_ASSIGN_OR_RETURN(const std::string fits, WhatFits(spec, estimate, *free_bytes));
+    // A device may refuse what is free only in pieces: less than this is needed in any case.
+    const int64_t most_bytes = std::min(*free_bytes, estimate.total_bytes - 1);
+    ACCRUE_ASSIGN_OR_RETURN(const std::string fits, WhatFits(spec, estimate, most_bytes));
     absl::StrAppend(&error, "; ", fits);
   }
   return absl::ResourceExhaustedError(error);
