@@ -39,7 +39,8 @@ struct RunOptions {
   std::string path, output;
   std::string backend;  // empty: left to the workers
   int workers = 1, threads = 0;
-  std::optional<int64_t> resume_from, until;
+  std::string trace;           // empty: none
+  std::optional<int64_t> trace_windows, resume_from, until;
   bool fresh = false;
 };
 
@@ -182,7 +183,20 @@ class LocalRun {
     std::vector<std::string> arguments = {JoinPath(context_.binary_directory, "accrue-worker"), "--coordinator",
                                           address_, "--threads", absl::StrCat(Threads()), "--name", name};
     if (!options_.backend.empty()) arguments.insert(arguments.end(), {"--backend", options_.backend});
+    if (!options_.trace.empty()) arguments.insert(arguments.end(), {"--trace", TraceFile(name)});
+    if (options_.trace_windows.has_value()) {
+      arguments.insert(arguments.end(), {"--trace-windows", absl::StrCat(*options_.trace_windows)});
+    }
     return arguments;
+  }
+
+  // The file's name with the worker's before its last dot.
+  std::string TraceFile(const std::string& worker) const {
+    const std::string path = AbsolutePath(options_.trace);
+    const size_t dot = path.rfind('.');
+    const bool has_extension = dot != std::string::npos && dot > path.rfind('/') + 1;
+    return absl::StrCat(path.substr(0, has_extension ? dot : path.size()), "-", worker,
+                        has_extension ? path.substr(dot) : "");
   }
 
   bool StartWorkers() {
@@ -456,9 +470,21 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
           ->check(CLI::NonNegativeNumber);
   run->add_option("--until", options->until, "Stop, with a checkpoint, once this many windows of the job are done (default: all)")
       ->check(CLI::PositiveNumber);
+  CLI::Option* const trace =
+      run->add_option("--trace", options->trace,
+                      "Write what each worker does in a few windows, from its second one on, to this file with the "
+                      "worker's name in it (x.json: x-worker-1.json): a Chrome trace for Perfetto or chrome://tracing")
+          ->type_name("FILE");
+  run->add_option("--trace-windows", options->trace_windows, "How many windows --trace records (default: 5)")
+      ->check(CLI::Range(int64_t{1}, int64_t{10'000}))
+      ->needs(trace);
   run->add_flag("--fresh", options->fresh, "Discard what the folder holds of this job")
       ->excludes(resume_from);
   run->callback([&context, options] {
+    if (const std::string folder = DirectoryOf(AbsolutePath(options->trace));
+        !options->trace.empty() && !context.file_system->IsDirectory(folder)) {
+      return context.Fail(kExitUsage, absl::StrCat("--trace ", options->trace, ": there is no folder ", folder));
+    }
     const std::unique_ptr<JobFile> file = LoadJobFile(context, options->path);
     if (file != nullptr) LocalRun(context, *options, *file).Run();
   });

@@ -197,6 +197,15 @@ MUTANTS = [
     Mutant("a product takes for granted what all its places keep", "worker/backend/cuda/linear.cc",
            "  if (operands.aux != nullptr) problem.align_d = std::min(problem.align_d, AlignmentOf(operands.aux));\n", "",
            "cuda_linear_test"),
+    # Traces: docs/tracing.md
+    Mutant("a trace begins at the second window", "worker/trace/tracer.h", "State state_ = State::kBefore",
+           "State state_ = State::kRecording", "tracer_test"),
+    Mutant("a trace is whole: its last window has committed", "worker/trace/tracer.cc", " && window == last_window_) Write",
+           " && window >= 0) Write", "tracer_test"),
+    Mutant("a trace takes the memory that was taken ahead", "worker/trace/tracer.cc",
+           "if (events_.size() < options_.most_spans)", "if (true)", "tracer_test"),
+    Mutant("the wait for a seal ends with it", "worker/core/window_runner.cc", "EndOpen(Span::kWaitForSeal, sealed_ns)",
+           "Now()", "window_trace_test"),
 ]
 
 

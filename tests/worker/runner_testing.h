@@ -198,14 +198,14 @@ inline std::unique_ptr<Job> MakeJob(bool holds_state, AccumulationMode mode = Ac
 class Member {
  public:
   Member(int64_t incarnation, CollectiveFactory& collectives, std::unique_ptr<Job> job,
-         Preparer* preparer = nullptr)
+         const Clock& clock = Clock::Real(), Tracer* tracer = nullptr, Preparer* preparer = nullptr)
       : job(std::move(job)), incarnation_(incarnation) {
     guard.Observe(Assignment());
     guard.BeginJob();
-    thread_ = std::thread([this, &collectives, preparer] {
+    thread_ = std::thread([this, &collectives, &clock, tracer, preparer] {
       // Longer than FakeLink waits: what only a deadline ends fails the test.
-      const RunnerContext context{link,          inbox,   guard,   collectives, checkpoints,
-                                  Clock::Real(), 300'000, nullptr, preparer};
+      const RunnerContext context{link,  inbox,   guard,   collectives, checkpoints,
+                                  clock, 300'000, nullptr, preparer,    tracer};
       end = WindowRunner(context, Assignment().assign_job(), *this->job).Run();
     });
     const v1::WorkerMessage message = link.Take();

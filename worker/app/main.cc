@@ -26,6 +26,8 @@
 #include "worker/core/session_grpc.h"
 #include "worker/core/worker.h"
 #include "worker/synthetic/synthetic_engine.h"
+#include "worker/trace/traced_collectives.h"
+#include "worker/trace/tracer.h"
 
 namespace accrue {
 namespace {
@@ -44,6 +46,8 @@ struct Flags {
   std::string synthetic;  // as given; empty: none
   std::vector<std::string> faults;
   std::string fault_once;
+  std::string trace;  // file; empty: none
+  int64_t trace_windows = TraceOptions().windows;
   bool list_fault_points = false;
 };
 
@@ -148,7 +152,29 @@ absl::StatusOr<std::unique_ptr<CollectiveFactory>> MakeCollectives(const Flags& 
   return std::make_unique<DeviceAndHostCollectives>(*std::move(device), *std::move(host));
 }
 
+// Null where neither a file nor a profiler could get anything.
+std::unique_ptr<Tracer> MakeTracer(const Flags& flags, const v1::Hello& hello, const ChosenBackend& chosen) {
+  ProfilerRanges* const ranges = chosen.plugin == nullptr ? nullptr : chosen.plugin->profiler_ranges;
+  if (flags.trace.empty() && ranges == nullptr) return nullptr;
+  const TraceOptions options{.path = flags.trace,
+                             .windows = flags.trace_windows,
+                             .process = hello.name(),
+                             .process_id = hello.process_id()};
+  return std::make_unique<Tracer>(options, Clock::Real(), FileSystem::Real(), ranges);
+}
+
+// Asked at the start: a trace is written long after, when nobody looks.
+absl::Status CheckTraceFolder(const std::string& trace) {
+  const std::string folder = DirectoryOf(trace);
+  if (trace.empty() || FileSystem::Real().IsDirectory(folder)) return absl::OkStatus();
+  return absl::NotFoundError(absl::StrCat("--trace ", trace, ": there is no folder ", folder));
+}
+
 int Run(const Flags& flags) {
+  if (const absl::Status status = CheckTraceFolder(flags.trace); !status.ok()) {
+    std::cerr << "accrue-worker: " << status.message() << "\n";
+    return kUsageExitCode;
+  }
   std::optional<SyntheticOptions> synthetic;
   if (!flags.synthetic.empty()) {
     absl::StatusOr<SyntheticOptions> parsed = ParseSynthetic(flags.synthetic);
@@ -174,6 +200,10 @@ int Run(const Flags& flags) {
     std::cerr << "accrue-worker: " << collectives.status().message() << "\n";
     return EXIT_FAILURE;
   }
+  const v1::Hello hello = HelloOf(flags, synthetic, *chosen);
+  const std::unique_ptr<Tracer> tracer = MakeTracer(flags, hello, *chosen);
+  std::unique_ptr<CollectiveFactory> traced;
+  if (tracer != nullptr) traced = std::make_unique<TracedCollectives>(**collectives, *tracer);
   JobFactoryOptions factory{.data_roots = flags.data_roots};
   if (synthetic) {
     factory.make_engine = [options = *synthetic](const v1::JobSpec& spec) mutable {
@@ -183,16 +213,17 @@ int Run(const Flags& flags) {
     };
   }
   NativeJobFactory jobs(factory, FileSystem::Real(), backend);
-  Worker worker({.session = {.hello = HelloOf(flags, synthetic, *chosen),
+  Worker worker({.session = {.hello = hello,
                              .keep_ms = flags.coordinator_timeout_s * 1000},
                   .stall_ms = static_cast<int64_t>(flags.stall_timeout_s * 1000)},
                 {.links = coordinator->links(),
                  .jobs = jobs,
-                 .collectives = **collectives,
+                 .collectives = traced != nullptr ? *traced : **collectives,
                  .make_checkpoint_sink = [](CoordinatorLink& link) -> std::unique_ptr<CheckpointSink> {
                    return std::make_unique<CheckpointWriter>(FileSystem::Real(), link);
                  },
-                 .clock = Clock::Real()});
+                 .clock = Clock::Real(),
+                 .tracer = tracer.get()});
   SignalWatcher watcher(worker);
   LogInfo("worker starts", {{"version", kVersion}, {"coordinator", flags.coordinator},
                             {"device", backend->DeviceName()},
@@ -252,6 +283,15 @@ int main(int argc, char** argv) {
   options.app().add_option(
       "--synthetic", flags.synthetic,
       "MILLISECONDS[,PARAMETERS]: for tests of a fleet. Units take this time and no processor; nothing is learnt");
+  options.app()
+      .add_option("--trace", flags.trace,
+                  "Write what the worker does in a few windows to this file, a Chrome trace for Perfetto or "
+                  "chrome://tracing: from its second window on, once the last of them commits or its job ends")
+      ->type_name("FILE");
+  options.app()
+      .add_option("--trace-windows", flags.trace_windows, "How many windows --trace records")
+      ->check(CLI::Range(int64_t{1}, int64_t{10'000}))
+      ->capture_default_str();
   options.app().add_option("--fault", flags.faults,
                            "NAME[@WINDOW][#N]=kill|stop|exit|hang|error: for tests of recovery, fail at this point");
   options.app().add_option("--fault-once", flags.fault_once,

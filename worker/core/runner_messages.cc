@@ -194,6 +194,7 @@ absl::Status WindowRunner::OnCommit(const v1::Commit& commit) {
                                             ": this worker's computation cannot be trusted"));
   }
   awaits_commit_ = false;
+  if (context_.tracer != nullptr) context_.tracer->Committed(commit.key().window());
   PassFaultPoint(FaultPoint::kWorkerCommitTaken, commit.key().window());
   if (!held_seal_) return absl::OkStatus();
   const v1::Seal seal = *std::exchange(held_seal_, std::nullopt);

@@ -20,15 +20,18 @@ namespace {
 // Passes gradients on and takes the time that this needs.
 class TimedSink : public GradientSink {
  public:
-  TimedSink(GradientSink& sink, const Clock& clock) : sink_(sink), clock_(clock) {}
+  TimedSink(GradientSink& sink, const Clock& clock, Tracer* tracer) : sink_(sink), clock_(clock), tracer_(tracer) {}
   void Add(int tensor, const float* gradient) override {
     const int64_t begin_ns = clock_.SteadyNowNs();
+    TraceSpan span(tracer_, Span::kQuantizeAndAdd, tensor, begin_ns);
     if (flip_backend_ != nullptr) [[unlikely]] {
       AddFlipped(tensor, gradient);
     } else {
       sink_.Add(tensor, gradient);
     }
-    spent_ns_ += clock_.SteadyNowNs() - begin_ns;
+    const int64_t end_ns = clock_.SteadyNowNs();
+    span.End(end_ns);
+    spent_ns_ += end_ns - begin_ns;
   }
   int64_t spent_ns() const { return spent_ns_; }
 
@@ -48,6 +51,7 @@ class TimedSink : public GradientSink {
 
   GradientSink& sink_;
   const Clock& clock_;
+  Tracer* const tracer_;
   int64_t spent_ns_ = 0;
   const ParameterLayout* flip_layout_ = nullptr;
   Backend* flip_backend_ = nullptr;
@@ -100,11 +104,21 @@ WindowRunner::WindowRunner(const RunnerContext& context, const v1::AssignJob& as
     : memory_(context.link),
       thread_safe_link_(context.link),
       context_{memory_, context.inbox, context.guard, context.collectives, context.checkpoints, context.clock,
-               context.collective_deadline_ms, context.stall_watch, context.preparer},
+               context.collective_deadline_ms, context.stall_watch, context.preparer, context.tracer},
       job_(job),
       assigned_(assignment.key()),
       reducer_(context.collectives, context.guard, context.collective_deadline_ms, context.preparer),
-      reporter_(context_.link, context.clock) {}
+      reporter_(context_.link, context.clock) {
+  if (context_.tracer == nullptr) return;
+  std::vector<std::string> tensors;
+  for (const TensorInfo& tensor : job_.engine->layout().tensors()) tensors.push_back(tensor.name);
+  context_.tracer->BeginJob(std::move(tensors));
+}
+
+WindowRunner::~WindowRunner() {
+  StopSending();
+  if (context_.tracer != nullptr) context_.tracer->EndJob();
+}
 
 RunEnd WindowRunner::Run() {
   SendLoaded();
@@ -147,6 +161,7 @@ absl::Status WindowRunner::Begin(WindowShare& share) {
     return absl::InternalError(absl::StrCat("window ", share.key.window(), " has ", exponents.size(),
                                             " exponents for ", job_.engine->layout().tensors().size(), " tensors"));
   }
+  if (context_.tracer != nullptr) context_.tracer->BeginWindow(share.key.window());
   job_.accumulator->Reset(exponents);
   share.begun = true;
   if (FaultFires(FaultPoint::kFlipParameter, share.key.window())) FlipBit(*job_.backend, job_.state->parameters());
@@ -156,15 +171,22 @@ absl::Status WindowRunner::Begin(WindowShare& share) {
 absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
   const int64_t begin_ns = Now();
   const UnitName name{share.key.window(), share.units.front()};
+  if (context_.tracer != nullptr) context_.tracer->EndOpen(Span::kWaitForSeal, begin_ns);
+  TraceSpan unit_span(context_.tracer, Span::kUnit, name.unit, begin_ns);
   ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerUnitBegun, name.window));
+  TraceSpan data_span(context_.tracer, Span::kData, -1, begin_ns);
   const UnitInput input = job_.units->Training(name);
   const int64_t read_ns = Now();
+  data_span.End(read_ns);
+  TraceSpan compute_span(context_.tracer, Span::kForwardBackward, -1, read_ns);
   job_.accumulator->BeginUnit(name.unit);
-  TimedSink sink(*job_.accumulator, context_.clock);
+  TimedSink sink(*job_.accumulator, context_.clock, context_.tracer);
   if (FaultFires(FaultPoint::kFlipGradient, name.window)) sink.FlipOne(job_.engine->layout(), *job_.backend);
   ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, sink));
   const UnitStats& stats = job_.accumulator->FinishUnit();
   const int64_t end_ns = Now();
+  compute_span.End(end_ns);
+  unit_span.End(end_ns);
   LogDebug("unit added", {{"window", name.window}, {"attempt", share.key.attempt()}, {"unit", name.unit}});
   PassFaultPoint(FaultPoint::kWorkerUnitAdded, name.window);
   if (FaultFires(FaultPoint::kFlipAccumulator, name.window)) FlipBit(*job_.backend, job_.accumulator->ExactBucket(0));
@@ -191,6 +213,7 @@ absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
 absl::Status WindowRunner::AuditUnit(WindowShare& share) {
   const int64_t begin_ns = Now();
   const UnitName name{share.key.window(), share.audit_units.front()};
+  const TraceSpan span(context_.tracer, Span::kAuditUnit, name.unit, begin_ns);
   ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerAuditBegun, name.window));
   const UnitInput input = job_.units->Training(name);
   const int64_t read_ns = Now();
@@ -216,11 +239,14 @@ absl::Status WindowRunner::EvaluateUnit(WindowShare& share) {
   reporter_.Flush();
   const int64_t begin_ns = Now();
   const int64_t unit = share.evaluation_units.front();
+  TraceSpan span(context_.tracer, Span::kEvaluateUnit, unit, begin_ns);
   if (job_.validation == nullptr) return absl::InternalError("evaluation units for a job without held-out data");
   ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->EvaluateUnit(job_.units->Evaluation(unit)));
   PassFaultPoint(FaultPoint::kWorkerEvaluated, share.key.window());
   share.evaluation_units.pop_front();
-  share.phases.set_evaluate_ns(share.phases.evaluate_ns() + Now() - begin_ns);
+  const int64_t end_ns = Now();
+  span.End(end_ns);
+  share.phases.set_evaluate_ns(share.phases.evaluate_ns() + end_ns - begin_ns);
 
   v1::WorkerMessage message;
   *message.mutable_evaluation_reports()->mutable_key() = share.key;
@@ -236,13 +262,17 @@ absl::Status WindowRunner::EvaluateUnit(WindowShare& share) {
 absl::Status WindowRunner::FinishComputing(WindowShare& share) {
   reporter_.Flush();
   const int64_t begin_ns = Now();
+  if (context_.tracer != nullptr) context_.tracer->EndOpen(Span::kWaitForSeal, begin_ns);
+  TraceSpan span(context_.tracer, Span::kManifest, -1, begin_ns);
   if (job_.accumulator->mode() == AccumulationMode::kExact) ACCRUE_RETURN_IF_ERROR(CheckOpenBuckets(share));
   // Sums over all members are not this worker's: with them, the norm stays that of before.
   if (job_.accumulator->final_buckets() == 0) share.local_norm = job_.accumulator->Norm(share.valid_tokens);
   v1::WorkerMessage message;
   v1::WindowComputed& computed = *message.mutable_window_computed();
   *computed.mutable_key() = share.key;
+  TraceSpan hash_span(context_.tracer, Span::kParameterHash);
   computed.set_parameter_hash(job_.state->ParameterHash(job_.engine->ComputeCopy()).Hex());
+  if (context_.tracer != nullptr) hash_span.End(Now());
   AppendManifest(*job_.accumulator, static_cast<int>(job_.engine->layout().buckets().size()), &computed);
   computed.set_local_gradient_norm(share.local_norm);
   PassFaultPoint(FaultPoint::kWorkerComputed, share.key.window());
@@ -250,6 +280,8 @@ absl::Status WindowRunner::FinishComputing(WindowShare& share) {
   PassFaultPoint(FaultPoint::kWorkerComputedSent, share.key.window());
   share.computed = true;
   share.computed_at_ns = Now();
+  span.End(share.computed_at_ns);
+  if (context_.tracer != nullptr) context_.tracer->Begin(Span::kWaitForSeal, -1, share.computed_at_ns);
   share.phases.set_accumulate_ns(share.phases.accumulate_ns() + share.computed_at_ns - begin_ns);
   return absl::OkStatus();
 }
@@ -288,7 +320,9 @@ absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   WindowShare& share = *CurrentShare();
   PassFaultPoint(FaultPoint::kWorkerSealTaken, seal.key().window());
   while (!share.evaluation_units.empty()) ACCRUE_RETURN_IF_ERROR(EvaluateUnit(share));
-  share.phases.set_wait_seal_ns(Now() - share.computed_at_ns);
+  const int64_t sealed_ns = Now();
+  if (context_.tracer != nullptr) context_.tracer->EndOpen(Span::kWaitForSeal, sealed_ns);
+  share.phases.set_wait_seal_ns(sealed_ns - share.computed_at_ns);
   if (seal.verdict() == v1::VERDICT_REDUCE) ACCRUE_RETURN_IF_ERROR(CheckFinalBuckets(share));
   if (sender_ != nullptr) sender_->Hold(seal.key().window());  // until the commit
   StepOutcome outcome;
@@ -311,7 +345,10 @@ absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   share.phases.set_checkpoint_ns(std::exchange(checkpoint_ns_, 0));
   *stepped.mutable_phases() = share.phases;
   stepped.set_memory_bytes(ResidentMemoryBytes());
-  stepped.set_parameter_hash(ParameterHash());
+  {
+    const TraceSpan span(context_.tracer, Span::kParameterHash);
+    stepped.set_parameter_hash(ParameterHash());
+  }
   context_.link.Send(std::move(message));
   PassFaultPoint(FaultPoint::kWorkerSteppedSent, seal.key().window());
   const v1::PhaseTimes& phases = share.phases;
@@ -325,9 +362,13 @@ absl::Status WindowRunner::ActOnSeal(const v1::Seal& seal) {
   ExpectUnits();
   if (seal.has_checkpoint()) {
     const int64_t begin_ns = Now();
+    TraceSpan span(context_.tracer, Span::kSnapshot, -1, begin_ns);
     context_.checkpoints.Write(seal.key(), seal.checkpoint(), *job_.state);
-    checkpoint_ns_ = Now() - begin_ns;
+    const int64_t end_ns = Now();
+    span.End(end_ns);
+    checkpoint_ns_ = end_ns - begin_ns;
   }
+  if (context_.tracer != nullptr) context_.tracer->EndWindow();
   return absl::OkStatus();
 }
 
@@ -339,12 +380,15 @@ absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& shar
   }
   if (seal.verdict() == v1::VERDICT_SKIP) {
     const int64_t begin_ns = Now();
+    TraceSpan span(context_.tracer, Span::kStep, -1, begin_ns);
     const auto skip = [&] {
       if (exact) job_.state->SetExponents(next_exponents);
       return job_.state->Skip();
     };
     *outcome = sender_ == nullptr ? skip() : sender_->Skip(skip);
-    share.phases.set_step_ns(Now() - begin_ns);
+    const int64_t end_ns = Now();
+    span.End(end_ns);
+    share.phases.set_step_ns(end_ns - begin_ns);
     return absl::OkStatus();
   }
   if (seal.verdict() != v1::VERDICT_REDUCE || seal.valid_tokens() < 1) {
@@ -352,8 +396,11 @@ absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& shar
                                                    seal.valid_tokens(), " valid tokens"));
   }
   const int64_t begin_ns = Now();
+  TraceSpan reduce_span(context_.tracer, Span::kReduce, -1, begin_ns);
   ACCRUE_RETURN_IF_ERROR(reducer_.Reduce(seal, share.bucket_checksums, job_));
   const int64_t reduced_ns = Now();
+  reduce_span.End(reduced_ns);
+  TraceSpan step_span(context_.tracer, Span::kStep, -1, reduced_ns);
   PassFaultPoint(FaultPoint::kWorkerReduced, seal.key().window());
   if (FaultFires(FaultPoint::kFlipMoment, seal.key().window())) FlipMoment(*job_.state);
   const StepInput input{.learning_rate = std::bit_cast<float>(share.scalars.learning_rate_bits()),
@@ -364,7 +411,9 @@ absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& shar
   const auto step = [&] { return job_.state->Step(*job_.accumulator, input); };
   *outcome = sender_ == nullptr ? step() : sender_->Step(input, step);
   share.phases.set_reduce_ns(reduced_ns - begin_ns);
-  share.phases.set_step_ns(Now() - reduced_ns);
+  const int64_t stepped_ns = Now();
+  step_span.End(stepped_ns);
+  share.phases.set_step_ns(stepped_ns - reduced_ns);
   return absl::OkStatus();
 }
 

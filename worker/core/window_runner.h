@@ -34,6 +34,7 @@
 #include "worker/core/state_sender.h"
 #include "worker/core/unit_reporter.h"
 #include "worker/core/window_share.h"
+#include "worker/trace/tracer.h"
 
 namespace accrue {
 
@@ -48,6 +49,7 @@ struct RunnerContext {
   int64_t collective_deadline_ms = 20'000;
   StallWatch* stall_watch = nullptr;  // null: nobody watches
   Preparer* preparer = nullptr;       // null: every communicator is formed at its first seal
+  Tracer* tracer = nullptr;           // null: nothing is traced
 };
 
 // How a job ended on this worker.
@@ -71,7 +73,7 @@ v1::WorkerMessage JobFailedMessage(const v1::Key& key, const absl::Status& statu
 class WindowRunner {
  public:
   WindowRunner(const RunnerContext& context, const v1::AssignJob& assignment, Job& job);
-  ~WindowRunner() { StopSending(); }
+  ~WindowRunner();
 
   RunEnd Run();
   int64_t units_computed() const { return units_computed_; }  // added to the accumulator, whatever became of them

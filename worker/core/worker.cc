@@ -94,7 +94,7 @@ std::optional<Worker::End> Worker::RunJob(const v1::AssignJob& assignment) {
     PassFaultPoint(FaultPoint::kWorkerLoaded);
     const RunnerContext context{session_,          inbox_,       *life_->joined.guard,
                                 parts_.collectives, *life_->checkpoints, parts_.clock,
-                                options_.collective_deadline_ms, &stall_watch_, &preparer_};
+                                options_.collective_deadline_ms, &stall_watch_, &preparer_, parts_.tracer};
     WindowRunner runner(context, assignment, **job);
     end = runner.Run();
     units = runner.units_computed();

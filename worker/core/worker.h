@@ -26,6 +26,7 @@
 #include "worker/core/preparer.h"
 #include "worker/core/session.h"
 #include "worker/core/stall_watch.h"
+#include "worker/trace/tracer.h"
 
 namespace accrue {
 
@@ -45,6 +46,7 @@ struct WorkerParts {
   const Clock& clock;
   // Called with what hangs when the abort deadline has passed, or when the compute thread stands still.
   std::function<void(const std::string& what)> end_process = EndProcess;
+  Tracer* tracer = nullptr;  // null: nothing is traced
 };
 
 class Worker {

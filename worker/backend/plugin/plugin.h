@@ -13,6 +13,7 @@
 
 #include "absl/base/config.h"
 #include "absl/status/statusor.h"
+#include "common/profiler_ranges.h"
 #include "worker/backend/backend.h"
 #include "worker/backend/plugin/gpu_probe.h"
 #include "worker/collective/collective.h"
@@ -46,6 +47,7 @@ struct BackendPlugin {
   absl::StatusOr<std::unique_ptr<CollectiveFactory>> (*create_collectives)(Backend& backend,
                                                                            const PluginCollectiveOptions& options,
                                                                            RendezvousStore* store) = nullptr;
+  ProfilerRanges* profiler_ranges = nullptr;  // of the vendor's profiler; null: none
 };
 
 inline constexpr char kPluginEntry[] = "accrue_backend_plugin_1";

@@ -17,6 +17,7 @@
 #include "common/version.h"
 #include "worker/backend/cuda/cuda_backend.h"
 #include "worker/backend/cuda/plugin/cuda_nccl.h"
+#include "worker/backend/cuda/plugin/nvtx_ranges.h"
 #include "worker/backend/plugin/plugin.h"
 #include "worker/collective/nccl/nccl_collective.h"
 
@@ -101,13 +102,14 @@ absl::StatusOr<std::unique_ptr<CollectiveFactory>> CreateCollectives(Backend& ba
       std::make_unique<CudaCollectives>(std::move(calls), std::move(factory)));
 }
 
-constexpr BackendPlugin kPlugin{.build = ACCRUE_PLUGIN_BUILD,
+const BackendPlugin kPlugin{.build = ACCRUE_PLUGIN_BUILD,
                                 .version = kVersion,
                                 .kernel_revision = kKernelRevision,
                                 .name = "cuda",
                                 .needs = cuda::CudaNeeds,
                                 .create_backend = CreateBackend,
-                                .create_collectives = CreateCollectives};
+                                .create_collectives = CreateCollectives,
+                            .profiler_ranges = cuda::NvtxRanges()};
 
 }  // namespace
 }  // namespace accrue
