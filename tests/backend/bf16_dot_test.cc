@@ -11,6 +11,7 @@
 #include "hwy/targets.h"
 #include "tests/backend/reference_ops.h"
 #include "worker/backend/backend.h"
+#include "worker/backend/cpu/amx.h"
 #include "worker/backend/cpu/cpu_model_ops.h"
 #include "worker/backend/cpu/kernels.h"
 
@@ -72,9 +73,16 @@ TEST_F(Bf16Dot, Multiply_AnyShape_AddsOddThenEvenPairByPair) {
           for (uint32_t& word : b) word = DrawWord();
           for (float& value : c) value = DrawFloat();
           for (float& value : factors) value = DrawFloat();
-          bf16_dot::DotProduct product{
-              .m = m, .n = n, .k = k, .a = a.data(), .a_row = transposed ? 1 : k, .a_column = transposed ? m : 1,
-              .b = b.data(), .b_stride = n, .c = c.data(), .c_stride = n};
+          bf16_dot::DotProduct product{.m = m,
+                                       .n = n,
+                                       .k = k,
+                                       .a = a.data(),
+                                       .a_row = transposed ? 1 : k,
+                                       .a_column = transposed ? m : 1,
+                                       .b = b.data(),
+                                       .b_stride = n,
+                                       .c = c.data(),
+                                       .c_stride = n};
           for (const int start : {0, 1, 2}) {  // nothing, c, c times factors
             std::vector<float> expected(m * n);
             for (int64_t i = 0; i < m; ++i) {
@@ -101,18 +109,28 @@ TEST_F(Bf16Dot, Multiply_Subnormal_IsZero) {
   const uint32_t tiny = 0x00400040, one = 0x3F803F80;  // two of 2^-127; two ones
   const std::vector<uint32_t> b(16, tiny);
   std::vector<float> c(16, 1.0f);
-  Product({.m = 1, .n = 16, .k = 1, .a = &one, .a_row = 1, .a_column = 1, .b = b.data(), .b_stride = 16,
-           .c = c.data(), .c_stride = 16});
+  Product({.m = 1,
+           .n = 16,
+           .k = 1,
+           .a = &one,
+           .a_row = 1,
+           .a_column = 1,
+           .b = b.data(),
+           .b_stride = 16,
+           .c = c.data(),
+           .c_stride = 16});
   EXPECT_EQ(c, std::vector<float>(16, 0.0f));
 }
 
 // A matrix within a larger one that is NaN all round.
 struct Within {
   Within(int64_t rows, int64_t columns)
-      : stride(columns + 7), memory((rows + 80) * stride, Bf16{0x7FC0}),
+      : stride(columns + 7),
+        memory((rows + 80) * stride, Bf16{0x7FC0}),
         matrix{memory.data() + 2 * stride + 3, stride, rows, columns} {
     for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = 0; c < columns; ++c) matrix.data[r * stride + c].bits = static_cast<uint16_t>(r * 251 + c + 1);
+      for (int64_t c = 0; c < columns; ++c)
+        matrix.data[r * stride + c].bits = static_cast<uint16_t>(r * 251 + c + 1);
     }
   }
   uint32_t At(int64_t r, int64_t c) const {
@@ -128,20 +146,20 @@ TEST_F(Bf16Dot, Pack_AnyShape_PadsWithZeros) {
     for (const int64_t columns : {1, 8, 31, 33, 64, 80}) {
       SCOPED_TRACE(std::to_string(rows) + " x " + std::to_string(columns));
       const Within from(rows, columns);
-      const int64_t padded = (columns + 31) / 32 * 32, words = (columns + 1) / 2;
-      std::vector<uint32_t> by_row(64 * padded / 2), by_pair(32 * padded), by_column(words * 64);
+      const int64_t padded = (columns + 31) / 32 * 32;
+      std::vector<uint32_t> by_row(64 * padded / 2), by_pair(32 * padded), by_column(padded / 2 * 64);
       Pack(from.matrix, padded, {by_row.data(), by_pair.data(), by_column.data()});
       for (int64_t r = 0; r < 64; ++r) {
         for (int64_t w = 0; w < padded / 2; ++w) {
           const uint32_t word = from.At(r, 2 * w) | from.At(r, 2 * w + 1) << 16;
           ASSERT_EQ(by_row[r * padded / 2 + w], word) << r << ", " << w;
-          if (w >= words) continue;
           ASSERT_EQ(by_column[w * 64 + r], word) << r << ", " << w;
         }
       }
       for (int64_t r = 0; r < 32; ++r) {
         for (int64_t c = 0; c < padded; ++c) {
-          ASSERT_EQ(by_pair[r * padded + c], from.At(2 * r, c) | from.At(2 * r + 1, c) << 16) << r << ", " << c;
+          ASSERT_EQ(by_pair[r * padded + c], from.At(2 * r, c) | from.At(2 * r + 1, c) << 16)
+              << r << ", " << c;
         }
       }
     }
@@ -172,7 +190,8 @@ TEST_F(Bf16Dot, Exp2_OfAnything_IsNear) {
 
 // A unit whose gradient is not finite is skipped: so what is not finite must come through.
 TEST_F(Bf16Dot, Attention_NotFinite_ReachesTheRowsThatSeeIt) {
-  constexpr int64_t kTokens = 70, kSize = 32, kBad = 66, kGranule = 16;
+  constexpr int64_t kTokens = 70, kSize = 32, kBad = 66;
+  const int64_t kGranule = HasAmx() ? 32 : 16;
   ThreadPool pool(1);
   const std::unique_ptr<ModelOps> ops = CreateCpuModelOps(pool);
   for (const float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
@@ -182,9 +201,19 @@ TEST_F(Bf16Dot, Attention_NotFinite_ReachesTheRowsThatSeeIt) {
       qkv[(kBad * 3 + which) * kSize + 5] = RoundToBf16(bad);
       std::vector<float> log_sum_exp(kTokens);
       const auto at = [&](int64_t element) { return Tensor{qkv.data() + element, DType::kBF16}; };
-      ops->AttentionForward({.batch = 1, .sequence_length = kTokens, .heads = 1, .kv_heads = 1, .head_size = kSize,
-                             .q = at(0), .k = at(kSize), .v = at(2 * kSize), .out = {out.data(), DType::kBF16},
-                             .q_stride = 3 * kSize, .k_stride = 3 * kSize, .v_stride = 3 * kSize, .out_stride = kSize,
+      ops->AttentionForward({.batch = 1,
+                             .sequence_length = kTokens,
+                             .heads = 1,
+                             .kv_heads = 1,
+                             .head_size = kSize,
+                             .q = at(0),
+                             .k = at(kSize),
+                             .v = at(2 * kSize),
+                             .out = {out.data(), DType::kBF16},
+                             .q_stride = 3 * kSize,
+                             .k_stride = 3 * kSize,
+                             .v_stride = 3 * kSize,
+                             .out_stride = kSize,
                              .log_sum_exp = log_sum_exp.data()});
       for (int64_t row = 0; row < kTokens; ++row) {
         bool finite = true;
@@ -212,15 +241,28 @@ TEST_F(Bf16Dot, Attention_AnyScratch_SameBits) {
       std::vector<uint16_t> out(tokens * kSize), gradients(qkv.size());
       std::vector<float> log_sum_exp(tokens);
       const auto at = [](std::vector<uint16_t>& v, int64_t i) { return Tensor{v.data() + i, DType::kBF16}; };
-      AttentionArgs args{.batch = 1, .sequence_length = tokens, .heads = 1, .kv_heads = 1, .head_size = kSize,
-                         .q = at(qkv, 0), .k = at(qkv, kSize), .v = at(qkv, 2 * kSize), .out = at(out, 0),
-                         .q_stride = 3 * kSize, .k_stride = 3 * kSize, .v_stride = 3 * kSize, .out_stride = kSize,
-                         .log_sum_exp = log_sum_exp.data(), .dropout = {.probability = 0.25f, .seed = 5}};
+      AttentionArgs args{.batch = 1,
+                         .sequence_length = tokens,
+                         .heads = 1,
+                         .kv_heads = 1,
+                         .head_size = kSize,
+                         .q = at(qkv, 0),
+                         .k = at(qkv, kSize),
+                         .v = at(qkv, 2 * kSize),
+                         .out = at(out, 0),
+                         .q_stride = 3 * kSize,
+                         .k_stride = 3 * kSize,
+                         .v_stride = 3 * kSize,
+                         .out_stride = kSize,
+                         .log_sum_exp = log_sum_exp.data(),
+                         .dropout = {.probability = 0.25f, .seed = 5}};
       args.dout = at(dout, 0);
       args.dq = at(gradients, 0);
       args.dk = at(gradients, kSize);
       args.dv = at(gradients, 2 * kSize);
-      const auto scratch = [&](int64_t floats) { return std::vector<float>(floats, dirty ? std::nanf("") : 0.0f); };
+      const auto scratch = [&](int64_t floats) {
+        return std::vector<float>(floats, dirty ? std::nanf("") : 0.0f);
+      };
       for (int64_t block = 0; block * kAttentionBlock < tokens; ++block) {
         AttentionForwardBlock(args, 0, 0, block, scratch(AttentionForwardScratch(args)).data());
       }
@@ -235,7 +277,7 @@ TEST_F(Bf16Dot, Attention_AnyScratch_SameBits) {
 TEST_F(Bf16Dot, NumericClass_WithoutIt_IsAnother) {
   const std::unique_ptr<Backend> backend = CreateCpuBackend(1);
   const std::string with = backend->NumericClass(DType::kBF16), exact = backend->NumericClass(DType::kF32);
-  EXPECT_EQ(with.rfind("cpu/avx512_bf16/", 0), 0u) << with;
+  EXPECT_EQ(with.rfind(HasAmx() ? "cpu/avx512_amx/" : "cpu/avx512_bf16/", 0), 0u) << with;
   EXPECT_EQ(exact.rfind("cpu/avx512/", 0), 0u) << exact;
   hwy::SetSupportedTargetsForTest(HWY_AVX2);
   hwy::GetChosenTarget().Update(hwy::SupportedTargets());

@@ -13,6 +13,7 @@
 #include "hwy/targets.h"
 #include "tests/backend/op_cases.h"
 #include "tests/backend/reference_ops.h"
+#include "worker/backend/cpu/amx.h"
 #include "worker/backend/cpu/cpu_model_ops.h"
 #include "worker/backend/cpu/gemm.h"
 #include "worker/backend/cpu/kernels.h"
@@ -46,8 +47,14 @@ class ModelOpsTest : public testing::TestWithParam<std::tuple<size_t, DType>> {
 // Kernels use one instruction set while it lives.
 class WithInstructionSet {
  public:
-  explicit WithInstructionSet(int64_t target) { Choose(target); }
-  ~WithInstructionSet() { Choose(0); }
+  WithInstructionSet(int64_t target, bool amx) {
+    Choose(target);
+    cpu::UseAmxForTest(amx);
+  }
+  ~WithInstructionSet() {
+    Choose(0);
+    cpu::UseAmxForTest(true);
+  }
 
  private:
   static void Choose(int64_t target) {
@@ -56,11 +63,19 @@ class WithInstructionSet {
   }
 };
 
+std::vector<int64_t> Targets() {
+  std::vector<int64_t> targets;
+  for (int64_t left = hwy::SupportedTargets(); left != 0; left &= left - 1) targets.push_back(left & -left);
+  return targets;
+}
+
 TEST_P(ModelOpsTest, Run_OnEveryInstructionSet_AgreesWithReference) {
   const auto expected = RunCase(op(), *CreateReferenceOps(), dtype());
   std::set<std::string> seen;
-  for (int64_t left = hwy::SupportedTargets(); left != 0; left &= left - 1) {
-    const WithInstructionSet scope(left & -left);
+  // Every one with and without the processor's matrix tiles, if it has them.
+  const std::vector<int64_t> targets = Targets();
+  for (size_t run = 0; run < 2 * targets.size(); ++run) {
+    const WithInstructionSet scope(targets[run / 2], /*amx=*/run % 2 == 0);
     if (!seen.insert(cpu::KernelInstructionSet(dtype())).second) continue;
     SCOPED_TRACE(cpu::KernelInstructionSet(dtype()));
     const auto actual = RunCase(op(), OpsWith(2), dtype());
@@ -97,7 +112,8 @@ double ErrorNorm(const OpArrays::Output& expected, const OpArrays::Output& actua
   return std::sqrt(difference / std::max(norm, 1e-300));
 }
 
-// bf16's unit is 2^-8: what is bounded here is the rounding of probabilities, their gradients and the results.
+// bf16's unit is 2^-8: what is bounded here is the rounding of probabilities, their gradients and the
+// results.
 TEST(AttentionInBf16, ErrorNorm_OfEveryCase_IsBelowTheUnit) {
   if (!cpu::HasBf16Dot()) GTEST_SKIP() << "no bf16 dot product here";
   for (const OpCase& op : OpCases()) {
@@ -113,7 +129,8 @@ TEST(AttentionInBf16, ErrorNorm_OfEveryCase_IsBelowTheUnit) {
 }
 
 std::string CaseName(const testing::TestParamInfo<std::tuple<size_t, DType>>& info) {
-  return OpCases()[std::get<0>(info.param)].name + (std::get<1>(info.param) == DType::kF32 ? "_f32" : "_bf16");
+  return OpCases()[std::get<0>(info.param)].name +
+         (std::get<1>(info.param) == DType::kF32 ? "_f32" : "_bf16");
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, ModelOpsTest,

@@ -1,6 +1,6 @@
-// The blocks and the order of sums are those of attention_kernels.cc; scores are again held transposed, a query per
-// lane. All blocks are padded with zeros to whole granules: the causal mask hides padded keys from every query of the
-// sequence, and padded queries meet rows of zeros.
+// The blocks and the order of sums are those of attention_kernels.cc; scores are again held transposed, a
+// query per lane. All blocks are padded with zeros to whole granules: the causal mask hides padded keys from
+// every query of the sequence, and padded queries meet rows of zeros.
 #include "worker/backend/cpu/attention_bf16.h"
 
 #include <cmath>
@@ -9,6 +9,8 @@
 #include "hwy/base.h"
 
 #if HWY_ARCH_X86_64
+#include "worker/backend/cpu/amx-inl.h"
+#include "worker/backend/cpu/amx.h"
 #include "worker/backend/cpu/bf16_dot-inl.h"
 
 HWY_PUSH_ATTRIBUTES(ACCRUE_BF16_DOT_TARGET)
@@ -18,9 +20,11 @@ namespace {
 using namespace bf16_dot;  // NOLINT: the vocabulary of this file
 
 constexpr int64_t kBlock = kAttentionBlock;
-// On the diagonal, products skip what is masked by steps of this many queries or keys: one vector.
-constexpr int64_t kGranule = kLanes;
-static_assert(kBlock % (2 * kGranule) == 0);
+// On the diagonal, products skip what is masked by steps of this many queries or keys: one vector, or what a
+// tile's product adds up.
+template <bool kAmx>
+constexpr int64_t kGranule = kAmx ? amx::kTileDepth : kLanes;
+static_assert(kBlock % (2 * kGranule<false>) == 0 && kBlock % kGranule<true> == 0);
 constexpr float kLog2E = 1.44269504f;
 
 int64_t RoundUp(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -29,9 +33,14 @@ int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }
 // How a head lies in scratch.
 struct HeadShape {
   explicit HeadShape(const AttentionArgs& args)
-      : size(args.head_size), pairs((size + 1) / 2), width(RoundUp(size, kLanes)), padded(RoundUp(size, 2 * kLanes)) {}
+      : size(args.head_size),
+        words((size + 1) / 2),
+        pairs(RoundUp(words, kLanes)),
+        width(RoundUp(size, kLanes)),
+        padded(2 * pairs) {}
   int64_t size;
-  int64_t pairs;   // words that hold a row
+  int64_t words;   // that hold a row
+  int64_t pairs;   // words of a packed row
   int64_t width;   // of sums: whole vectors
   int64_t padded;  // elements of a packed row, words of a packed pair of rows
 };
@@ -55,15 +64,16 @@ class Cutter {
 
 // A block of queries and one of keys; `queries` and `keys` are in whole granules.
 struct Pair {
+  int64_t granule = 0;
   int64_t first_query = 0, queries = 0;
   int64_t first_key = 0, keys = 0;
   bool diagonal() const { return first_query == first_key; }
   // Steps in which products go through a block.
-  int64_t step() const { return diagonal() ? kGranule : kBlock; }
-  // Keys that some query of lanes [lane, lane + kGranule) sees.
-  int64_t VisibleKeys(int64_t lane) const { return diagonal() ? lane + kGranule : keys; }
-  // The first lane that sees a key of the granule of `key`.
-  int64_t FirstLane(int64_t key) const { return diagonal() ? key / kGranule * kGranule : 0; }
+  int64_t step() const { return diagonal() ? granule : kBlock; }
+  // Keys that some query of the granule of `lane` sees.
+  int64_t VisibleKeys(int64_t lane) const { return diagonal() ? lane / granule * granule + granule : keys; }
+  // The first lane of the granule that sees a key of the granule of `key`.
+  int64_t FirstLane(int64_t key) const { return diagonal() ? key / granule * granule : 0; }
 };
 
 // What dropout keeps of p, not yet scaled.
@@ -71,49 +81,186 @@ HWY_INLINE __m512 Kept(__m512 p, __m512 factor) {
   return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(factor, _mm512_setzero_ps(), _CMP_NEQ_UQ), p);
 }
 
-// Of a granule on the diagonal: the lanes (queries) that see its key number `key`.
-HWY_INLINE __mmask16 Sees(int64_t key) { return static_cast<__mmask16>(0xFFFF << key); }
+// Of 16 lanes (queries) on the diagonal: those that see the key that is `key` keys after the first lane's
+// own.
+HWY_INLINE __mmask16 Sees(int64_t key) { return static_cast<__mmask16>(uint32_t{0xFFFF} << key); }
 
 HalfMatrix RowsOf(const Tensor& tensor, int64_t first_row, int64_t rows, int64_t stride, int64_t first_column,
                   int64_t columns) {
   return {static_cast<Bf16*>(tensor.data) + first_row * stride + first_column, stride, rows, columns};
 }
 
-// scores[keys, kBlock] of `count` keys from `key` = a[keys, pairs] columns[pairs, kBlock], from the first lane that
-// sees any of them.
-HWY_INLINE void ScoreProduct(const Pair& pair, const HeadShape& head, int64_t key, int64_t count, const uint32_t* a,
-                             const uint32_t* columns, float* scores) {
-  const int64_t lane = pair.FirstLane(key), a_stride = head.padded / 2;
-  Multiply({.m = count, .n = pair.queries - lane, .k = head.pairs, .a = a + key * a_stride, .a_row = a_stride,
-            .a_column = 1, .b = columns + lane, .b_stride = kBlock, .c = scores + lane, .c_stride = kBlock});
+// c[m, n] = a[m, k] b[k, n], or, where accumulate, c plus that: both engines take it. a and b are words; a's
+// row stride and b's are theirs. m, n and k are multiples of 16.
+struct WordProduct {
+  int64_t m = 0, n = 0, k = 0;
+  const uint32_t* a = nullptr;
+  int64_t a_stride = 0;
+  const uint32_t* b = nullptr;
+  int64_t b_stride = 0;
+  float* c = nullptr;
+  int64_t c_stride = 0;
+  bool accumulate = false;
+};
+
+template <int kColumns>
+HWY_INLINE void TileRow(const WordProduct& g, int64_t row, int64_t column) {
+  float* c = g.c + row * g.c_stride + column;
+  if (g.accumulate) {
+    amx::LoadRow<kColumns>(c, g.c_stride * 4);
+  } else {
+    amx::ZeroRow<kColumns>();
+  }
+  amx::DotRow<kColumns>(g.a + row * g.a_stride, g.a_stride * 4, g.b + column, g.b_stride * 4, g.k / kLanes);
+  amx::StoreRow<kColumns>(c, g.c_stride * 4);
 }
 
-// c[queries, width] (+)= transposed scores[keys / 2, kBlock] rows[keys / 2, width], words of two keys.
-void AddByQueries(const Pair& pair, const HeadShape& head, const uint32_t* scores, const uint32_t* rows, float* c,
-                  bool accumulate, const float* row_factors) {
-  const int64_t step = Least(pair.step(), pair.queries);
-  for (int64_t query = 0; query < pair.queries; query += step) {
-    Multiply({.m = step, .n = head.width, .k = pair.VisibleKeys(query) / 2, .a = scores + query, .a_row = 1,
-              .a_column = kBlock, .b = rows, .b_stride = head.padded, .c = c + query * head.width,
-              .c_stride = head.width, .accumulate = accumulate,
-              .row_factors = row_factors == nullptr ? nullptr : row_factors + query});
+HWY_INLINE void MultiplyTiles(const WordProduct& g) {
+  for (int64_t row = 0; row < g.m; row += amx::kTileRows) {
+    int64_t column = 0;
+    for (; column + 64 <= g.n; column += 64) TileRow<4>(g, row, column);
+    if (column + 32 <= g.n) {
+      TileRow<2>(g, row, column);
+      column += 32;
+    }
+    if (column < g.n) TileRow<1>(g, row, column);
   }
 }
 
+template <bool kAmx>
+HWY_INLINE void MultiplyWords(const WordProduct& g) {
+  if constexpr (kAmx) {
+    MultiplyTiles(g);
+  } else {
+    Multiply({.m = g.m,
+              .n = g.n,
+              .k = g.k,
+              .a = g.a,
+              .a_row = g.a_stride,
+              .a_column = 1,
+              .b = g.b,
+              .b_stride = g.b_stride,
+              .c = g.c,
+              .c_stride = g.c_stride,
+              .accumulate = g.accumulate});
+  }
+}
+
+// scores[keys, kBlock] of `count` keys from `key` = a[keys, pairs] columns[pairs, kBlock], from the first
+// lane that sees any of them.
+template <bool kAmx>
+HWY_INLINE void ScoreProduct(const Pair& pair, const HeadShape& head, int64_t key, int64_t count,
+                             const uint32_t* a, const uint32_t* columns, float* scores) {
+  const int64_t lane = pair.FirstLane(key);
+  MultiplyWords<kAmx>({.m = count,
+                       .n = pair.queries - lane,
+                       .k = kAmx ? head.pairs : head.words,
+                       .a = a + key * head.pairs,
+                       .a_stride = head.pairs,
+                       .b = columns + lane,
+                       .b_stride = kBlock,
+                       .c = scores + lane,
+                       .c_stride = kBlock});
+}
+
+// Sums over keys, c[queries, width] (+)= transposed scores[keys / 2, kBlock] rows[keys / 2, width], words of
+// two keys; what c held is first multiplied by its query's factor, where these are given. By tiles all of it
+// lies transposed: c[width, kBlock] (+)= columns[width, kBlock / 2] scores.
+struct QuerySums {
+  const uint32_t* scores = nullptr;
+  const uint32_t* keys = nullptr;  // rows, or columns
+  float* c = nullptr;
+  bool accumulate = false;
+  const float* factors = nullptr;
+};
+template <bool kAmx>
+void AddByQueries(const Pair& pair, const HeadShape& head, const QuerySums& sums) {
+  const int64_t step = Least(pair.step(), pair.queries);
+  if (kAmx && sums.accumulate && sums.factors != nullptr) {
+    for (int64_t lane = 0; lane < pair.queries; lane += kLanes) {
+      const __m512 factor = Load(sums.factors + lane);
+      for (float* c = sums.c + lane; c < sums.c + head.width * kBlock; c += kBlock)
+        Store(_mm512_mul_ps(Load(c), factor), c);
+    }
+  }
+  for (int64_t query = 0; query < pair.queries; query += step) {
+    if constexpr (kAmx) {
+      MultiplyTiles({.m = head.width,
+                     .n = step,
+                     .k = pair.VisibleKeys(query) / 2,
+                     .a = sums.keys,
+                     .a_stride = kBlock / 2,
+                     .b = sums.scores + query,
+                     .b_stride = kBlock,
+                     .c = sums.c + query,
+                     .c_stride = kBlock,
+                     .accumulate = sums.accumulate});
+    } else {
+      Multiply({.m = step,
+                .n = head.width,
+                .k = pair.VisibleKeys(query) / 2,
+                .a = sums.scores + query,
+                .a_row = 1,
+                .a_column = kBlock,
+                .b = sums.keys,
+                .b_stride = head.padded,
+                .c = sums.c + query * head.width,
+                .c_stride = head.width,
+                .accumulate = sums.accumulate,
+                .row_factors = sums.factors == nullptr ? nullptr : sums.factors + query});
+    }
+  }
+}
+
+// Keys as AddByQueries takes them.
+template <bool kAmx>
+HWY_INLINE void PackKeysForQueries(const HalfMatrix& from, int64_t keys, const HeadShape& head,
+                                   uint32_t* to) {
+  if constexpr (kAmx) {
+    PackColumnPairs(from, keys, head.width, to, kBlock / 2);
+  } else {
+    PackRowPairs(from, keys, head.padded, to);
+  }
+}
+
+// A block of its sums, a query a row: where they lie, or in `rows`.
+template <bool kAmx>
+const float* QueryRows(const float* sums, const HeadShape& head, float* rows) {
+  if constexpr (!kAmx) return sums;
+  for (int64_t r = 0; r < kBlock; r += kLanes) {
+    for (int64_t i = 0; i < head.width; i += kLanes) {
+      __m512i words[16];
+      for (int64_t l = 0; l < 16; ++l) words[l] = _mm512_loadu_si512(sums + (i + l) * kBlock + r);
+      Transpose16(words);
+      for (int64_t l = 0; l < 16; ++l) _mm512_storeu_si512(rows + (r + l) * head.width + i, words[l]);
+    }
+  }
+  return rows;
+}
+
 // c[keys, width] (+)= scores[keys, kBlock / 2] rows[queries / 2, width], words of two queries.
-void AddByKeys(const Pair& pair, const HeadShape& head, const uint32_t* scores, const uint32_t* rows, float* c,
-               bool accumulate) {
+template <bool kAmx>
+void AddByKeys(const Pair& pair, const HeadShape& head, const uint32_t* scores, const uint32_t* rows,
+               float* c, bool accumulate) {
   const int64_t step = Least(pair.step(), pair.keys);
   for (int64_t key = 0; key < pair.keys; key += step) {
     const int64_t query = pair.FirstLane(key);
-    Multiply({.m = step, .n = head.width, .k = (pair.queries - query) / 2, .a = scores + (key * kBlock + query) / 2,
-              .a_row = kBlock / 2, .a_column = 1, .b = rows + query / 2 * head.padded, .b_stride = head.padded,
-              .c = c + key * head.width, .c_stride = head.width, .accumulate = accumulate});
+    MultiplyWords<kAmx>({.m = step,
+                         .n = head.width,
+                         .k = (pair.queries - query) / 2,
+                         .a = scores + (key * kBlock + query) / 2,
+                         .a_stride = kBlock / 2,
+                         .b = rows + query / 2 * head.padded,
+                         .b_stride = head.padded,
+                         .c = c + key * head.width,
+                         .c_stride = head.width,
+                         .accumulate = accumulate});
   }
 }
 
 // to = factors (of rows; all `factor` if null) times from[rows, width], rounded.
-void WriteRows(const float* from, const HeadShape& head, const float* factors, float factor, const HalfMatrix& to) {
+void WriteRows(const float* from, const HeadShape& head, const float* factors, float factor,
+               const HalfMatrix& to) {
   for (int64_t r = 0; r < to.rows; ++r) {
     Bf16* row = to.data + r * to.stride;
     const __m512 scale = _mm512_set1_ps(factors == nullptr ? factor : factors[r]);
@@ -153,10 +300,11 @@ void PairFactors(const AttentionArgs& args, int64_t sequence, int64_t head, cons
 struct ForwardScratch {
   uint32_t* query_columns;  // [pairs, kBlock]
   uint32_t* key_rows;       // [kBlock, padded / 2]
-  uint32_t* value_pairs;    // [kBlock / 2, padded]
+  uint32_t* values;         // [kBlock / 2, padded], or, by tiles, [width, kBlock / 2]: words of two keys
   float* scores;            // [kBlock, kBlock]
   uint32_t* probabilities;  // [kBlock / 2, kBlock]: words of two keys
-  float* output;            // [kBlock, width]
+  float* output;            // [kBlock, width]; by tiles transposed
+  float* output_rows;       // [kBlock, width], by tiles
   float* maximum;           // [kBlock] so far, times scale and log2(e)
   float* sum;               // [kBlock] of 2^(score - maximum)
   float* rescale;           // [kBlock] what this block's maximum does to earlier sums
@@ -168,11 +316,12 @@ int64_t CutForwardScratch(const AttentionArgs& args, float* memory, ForwardScrat
   const HeadShape head(args);
   Cutter cut(memory);
   s->query_columns = cut.Words(head.pairs * kBlock);
-  s->key_rows = cut.Words(kBlock * head.padded / 2);
-  s->value_pairs = cut.Words(kBlock / 2 * head.padded);
+  s->key_rows = cut.Words(kBlock * head.pairs);
+  s->values = cut.Words(kBlock / 2 * head.padded);
   s->scores = cut.Floats(kBlock * kBlock);
   s->probabilities = cut.Words(kBlock / 2 * kBlock);
   s->output = cut.Floats(kBlock * head.width);
+  s->output_rows = cut.Floats(HasAmx() ? kBlock * head.width : 0);
   s->maximum = cut.Floats(kBlock);
   s->sum = cut.Floats(kBlock);
   s->rescale = cut.Floats(kBlock);
@@ -181,11 +330,11 @@ int64_t CutForwardScratch(const AttentionArgs& args, float* memory, ForwardScrat
   return cut.used();
 }
 
-// 2^(score - maximum) of the keys [key, end) for 16 queries: added to the sums of even and of odd keys, rounded to
-// `probabilities` where dropout keeps them. Masked: the keys are the granule on the diagonal.
+// 2^(score - maximum) of the keys [key, end) for 16 queries: added to the sums of even and of odd keys,
+// rounded to `probabilities` where dropout keeps them. Masked: the first key is the first query's own.
 template <bool kMasked>
-HWY_INLINE void SoftmaxKeys(const ForwardScratch& s, bool dropout, int64_t lane, int64_t key, int64_t end, __m512 scale,
-                            __m512 maximum, __m512 (&sums)[2]) {
+HWY_INLINE void SoftmaxKeys(const ForwardScratch& s, bool dropout, int64_t lane, int64_t key, int64_t end,
+                            __m512 scale, __m512 maximum, __m512 (&sums)[2]) {
   const int64_t first = key;
   for (; key < end; key += 2) {
     __m512 p[2];
@@ -210,7 +359,8 @@ void SoftmaxBlock(const Pair& pair, const ForwardScratch& s, bool dropout, float
       for (int i = 0; i < 2; ++i) largest[i] = _mm512_max_ps(largest[i], Load(column + (key + i) * kBlock));
     }
     for (int64_t key = unmasked; key < keys; ++key) {
-      largest[0] = _mm512_mask_max_ps(largest[0], Sees(key - unmasked), largest[0], Load(column + key * kBlock));
+      largest[0] =
+          _mm512_mask_max_ps(largest[0], Sees(key - unmasked), largest[0], Load(column + key * kBlock));
     }
     const __m512 before = Load(s.maximum + lane);
     const __m512 maximum = _mm512_max_ps(before, _mm512_mul_ps(_mm512_max_ps(largest[0], largest[1]), scale));
@@ -224,6 +374,7 @@ void SoftmaxBlock(const Pair& pair, const ForwardScratch& s, bool dropout, float
   }
 }
 
+template <bool kAmx>
 void Forward(const AttentionArgs& args, int64_t sequence, int64_t head_index, int64_t block, float* memory) {
   ForwardScratch s;
   CutForwardScratch(args, memory, &s);
@@ -232,10 +383,11 @@ void Forward(const AttentionArgs& args, int64_t sequence, int64_t head_index, in
   const int64_t kv_column = head_index / (args.heads / args.kv_heads) * S;
   const float scale = 1.0f / std::sqrt(static_cast<float>(S)) * kLog2E;
   const bool dropout = args.dropout.probability > 0;
-  Pair pair{.first_query = block * kBlock};
+  Pair pair{.granule = kGranule<kAmx>, .first_query = block * kBlock};
   const int64_t queries = Least(kBlock, T - pair.first_query);
-  pair.queries = RoundUp(queries, kGranule);
-  const HalfMatrix q = RowsOf(args.q, first_row + pair.first_query, queries, args.q_stride, head_index * S, S);
+  pair.queries = RoundUp(queries, pair.granule);
+  const HalfMatrix q =
+      RowsOf(args.q, first_row + pair.first_query, queries, args.q_stride, head_index * S, S);
   const HalfMatrix k = RowsOf(args.k, first_row, T, args.k_stride, kv_column, S);
   const HalfMatrix v = RowsOf(args.v, first_row, T, args.v_stride, kv_column, S);
   for (const HalfMatrix* rows : {&q, &k, &v}) rows->Fetch(0, kBlock);
@@ -244,25 +396,30 @@ void Forward(const AttentionArgs& args, int64_t sequence, int64_t head_index, in
   Fill(s.sum, kBlock, 0.0f);
 
   for (; pair.first_key <= pair.first_query; pair.first_key += kBlock) {
-    pair.keys = RoundUp(Least(kBlock, T - pair.first_key), kGranule);
-    PackRows(k.From(pair.first_key), pair.keys, head.padded / 2, s.key_rows);
-    PackRowPairs(v.From(pair.first_key), pair.keys, head.padded, s.value_pairs);
+    pair.keys = RoundUp(Least(kBlock, T - pair.first_key), pair.granule);
+    PackRows(k.From(pair.first_key), pair.keys, head.pairs, s.key_rows);
+    PackKeysForQueries<kAmx>(v.From(pair.first_key), pair.keys, head, s.values);
     k.Fetch(pair.first_key + kBlock, kBlock);
     v.Fetch(pair.first_key + kBlock, kBlock);
     for (int64_t key = 0; key < pair.keys; key += pair.step()) {
-      ScoreProduct(pair, head, key, Least(pair.step(), pair.keys), s.key_rows, s.query_columns,
-                   s.scores + key * kBlock);
+      ScoreProduct<kAmx>(pair, head, key, Least(pair.step(), pair.keys), s.key_rows, s.query_columns,
+                         s.scores + key * kBlock);
     }
     if (dropout) PairFactors(args, sequence, head_index, pair, s.factors, s.factor_scratch);
     SoftmaxBlock(pair, s, dropout, scale);
-    AddByQueries(pair, head, s.probabilities, s.value_pairs, s.output, pair.first_key > 0, s.rescale);
+    AddByQueries<kAmx>(pair, head,
+                       {.scores = s.probabilities,
+                        .keys = s.values,
+                        .c = s.output,
+                        .accumulate = pair.first_key > 0,
+                        .factors = s.rescale});
   }
 
   LogSumExpOfBase2(s.maximum, s.sum, queries,
                    args.log_sum_exp + (sequence * args.heads + head_index) * T + pair.first_query);
   const float kept_scale = dropout ? DropoutScale(args.dropout) : 1.0f;
   for (int64_t q = 0; q < queries; ++q) s.rescale[q] = kept_scale / s.sum[q];
-  WriteRows(s.output, head, s.rescale, 1.0f,
+  WriteRows(QueryRows<kAmx>(s.output, head, s.output_rows), head, s.rescale, 1.0f,
             RowsOf(args.out, first_row + pair.first_query, queries, args.out_stride, head_index * S, S));
 }
 
@@ -272,14 +429,15 @@ struct BackwardScratch {
   uint32_t* gradient_columns;  // [blocks][pairs, kBlock] of dout
   uint32_t* query_pairs;       // [rows / 2, padded]: words of two rows
   uint32_t* gradient_pairs;    // [rows / 2, padded] of dout
-  float* dquery;               // [rows, width]
+  float* dquery;               // [rows, width]; by tiles [blocks][width, kBlock]
+  float* dquery_rows;          // [kBlock, width], by tiles
   uint32_t* key_rows;          // [kBlock, padded / 2]
-  uint32_t* key_pairs;         // [kBlock / 2, padded]
+  uint32_t* keys;              // [kBlock / 2, padded], or, by tiles, [width, kBlock / 2]: words of two keys
   uint32_t* value_rows;        // [kBlock, padded / 2]
   float* dkey;                 // [kBlock, width]
   float* dvalue;               // [kBlock, width]
-  float* scores;               // [kGranule, kBlock]
-  float* gradients;            // [kGranule, kBlock] of the probabilities
+  float* scores;               // [kLanes, kBlock]
+  float* gradients;            // [kLanes, kBlock] of the probabilities
   uint32_t* probabilities;     // [kBlock, kBlock / 2]: words of two queries
   uint32_t* dscores;           // [kBlock, kBlock / 2]: words of two queries
   uint32_t* dscore_pairs;      // [kBlock / 2, kBlock]: words of two keys
@@ -298,13 +456,14 @@ int64_t CutBackwardScratch(const AttentionArgs& args, float* memory, BackwardScr
   s->query_pairs = cut.Words(rows / 2 * head.padded);
   s->gradient_pairs = cut.Words(rows / 2 * head.padded);
   s->dquery = cut.Floats(rows * head.width);
-  s->key_rows = cut.Words(kBlock * head.padded / 2);
-  s->key_pairs = cut.Words(kBlock / 2 * head.padded);
-  s->value_rows = cut.Words(kBlock * head.padded / 2);
+  s->dquery_rows = cut.Floats(HasAmx() ? kBlock * head.width : 0);
+  s->key_rows = cut.Words(kBlock * head.pairs);
+  s->keys = cut.Words(kBlock / 2 * head.padded);
+  s->value_rows = cut.Words(kBlock * head.pairs);
   s->dkey = cut.Floats(kBlock * head.width);
   s->dvalue = cut.Floats(kBlock * head.width);
-  s->scores = cut.Floats(kGranule * kBlock);
-  s->gradients = cut.Floats(kGranule * kBlock);
+  s->scores = cut.Floats(kLanes * kBlock);
+  s->gradients = cut.Floats(kLanes * kBlock);
   s->probabilities = cut.Words(kBlock * kBlock / 2);
   s->dscores = cut.Words(kBlock * kBlock / 2);
   s->dscore_pairs = cut.Words(kBlock / 2 * kBlock);
@@ -346,15 +505,15 @@ HWY_INLINE void StoreTwo(__m512i rounded, uint32_t* even, uint32_t* odd) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(odd), _mm512_extracti64x4_epi64(rounded, 1));
 }
 
-// For the granule of keys from `key` and 16 queries from `lane`: from scores and gradients of the probabilities to the
-// probabilities that dropout keeps, which multiply dout for dV, and to the scores' gradients, all rounded. Masked: a
-// granule on the diagonal.
+// For 16 keys from `key` and 16 queries from `lane`: from scores and gradients of the probabilities to the
+// probabilities that dropout keeps, which multiply dout for dV, and to the scores' gradients, all rounded.
+// Masked: those on the diagonal.
 template <bool kMasked>
-HWY_INLINE void ScoreGradientLanes(const Pair& pair, const BackwardScratch& s, bool dropout, int64_t key, int64_t lane,
-                                   __m512 scale) {
+HWY_INLINE void ScoreGradientLanes(const Pair& pair, const BackwardScratch& s, bool dropout, int64_t key,
+                                   int64_t lane, __m512 scale) {
   const __m512 log_sum_exp = Load(s.log_sum_exp + pair.first_query + lane);
   const __m512 product = Load(s.row_products + pair.first_query + lane);
-  for (int64_t row = 0; row < kGranule; row += 2) {
+  for (int64_t row = 0; row < kLanes; row += 2) {
     __m512 kept[2], gradient[2];
     for (int i = 0; i < 2; ++i) {
       __m512 p = Exp2(_mm512_fmsub_ps(Load(s.scores + (row + i) * kBlock + lane), scale, log_sum_exp));
@@ -376,23 +535,40 @@ HWY_INLINE void ScoreGradientLanes(const Pair& pair, const BackwardScratch& s, b
   }
 }
 
-// Probabilities and score gradients of a pair, a granule of keys at a time, so that scores stay in the first cache.
-void ScoreGradients(const Pair& pair, const HeadShape& head, const BackwardScratch& s, bool dropout, float scale) {
-  const int64_t from = pair.first_query * head.pairs;
-  const __m512 scales = _mm512_set1_ps(scale * kLog2E);
-  for (int64_t key = 0; key < pair.keys; key += kGranule) {
-    ScoreProduct(pair, head, key, kGranule, s.key_rows, s.query_columns + from, s.scores);
-    ScoreProduct(pair, head, key, kGranule, s.value_rows, s.gradient_columns + from, s.gradients);
-    int64_t lane = pair.FirstLane(key);
-    if (pair.diagonal()) {
-      ScoreGradientLanes<true>(pair, s, dropout, key, lane, scales);
-      lane += kLanes;
-    }
-    for (; lane < pair.queries; lane += kLanes) ScoreGradientLanes<false>(pair, s, dropout, key, lane, scales);
+// Zero, for 16 keys that none of the 16 queries sees.
+HWY_INLINE void NoGradientLanes(const BackwardScratch& s, int64_t key, int64_t lane) {
+  const __m512i zero = _mm512_setzero_si512();
+  for (int64_t row = 0; row < kLanes; row += 2) {
+    const int64_t even = ((key + row) * kBlock + lane) / 2, odd = even + kBlock / 2;
+    StoreTwo(zero, s.probabilities + even, s.probabilities + odd);
+    StoreTwo(zero, s.dscores + even, s.dscores + odd);
+    _mm512_storeu_si512(s.dscore_pairs + (key + row) / 2 * kBlock + lane, zero);
   }
 }
 
-void Backward(const AttentionArgs& args, int64_t sequence, int64_t head_index, float* group_gradients, float* memory) {
+// Probabilities and score gradients of a pair, 16 keys at a time, so that scores stay in the first cache.
+template <bool kAmx>
+void ScoreGradients(const Pair& pair, const HeadShape& head, const BackwardScratch& s, bool dropout,
+                    float scale) {
+  const int64_t from = pair.first_query * head.pairs;
+  const __m512 scales = _mm512_set1_ps(scale * kLog2E);
+  for (int64_t key = 0; key < pair.keys; key += kLanes) {
+    ScoreProduct<kAmx>(pair, head, key, kLanes, s.key_rows, s.query_columns + from, s.scores);
+    ScoreProduct<kAmx>(pair, head, key, kLanes, s.value_rows, s.gradient_columns + from, s.gradients);
+    int64_t lane = pair.FirstLane(key);
+    if (pair.diagonal()) {
+      for (; lane < key; lane += kLanes) NoGradientLanes(s, key, lane);
+      ScoreGradientLanes<true>(pair, s, dropout, key, lane, scales);
+      lane += kLanes;
+    }
+    for (; lane < pair.queries; lane += kLanes)
+      ScoreGradientLanes<false>(pair, s, dropout, key, lane, scales);
+  }
+}
+
+template <bool kAmx>
+void Backward(const AttentionArgs& args, int64_t sequence, int64_t head_index, float* group_gradients,
+              float* memory) {
   BackwardScratch s;
   CutBackwardScratch(args, memory, &s);
   const HeadShape head(args);
@@ -406,21 +582,24 @@ void Backward(const AttentionArgs& args, int64_t sequence, int64_t head_index, f
   const HalfMatrix v = RowsOf(args.v, first_row, T, args.v_stride, kv_column, S);
   for (int64_t first_key = 0; first_key < T; first_key += kBlock) {
     const int64_t keys = Least(kBlock, T - first_key), key_row = first_row + first_key;
-    Pair pair{.first_key = first_key, .keys = RoundUp(keys, kGranule)};
-    PackRows(k.From(first_key), pair.keys, head.padded / 2, s.key_rows);
-    PackRowPairs(k.From(first_key), pair.keys, head.padded, s.key_pairs);
-    PackRows(v.From(first_key), pair.keys, head.padded / 2, s.value_rows);
+    Pair pair{.granule = kGranule<kAmx>, .first_key = first_key, .keys = RoundUp(keys, kGranule<kAmx>)};
+    PackRows(k.From(first_key), pair.keys, head.pairs, s.key_rows);
+    PackKeysForQueries<kAmx>(k.From(first_key), pair.keys, head, s.keys);
+    PackRows(v.From(first_key), pair.keys, head.pairs, s.value_rows);
     k.Fetch(first_key + kBlock, kBlock);
     v.Fetch(first_key + kBlock, kBlock);
     for (pair.first_query = first_key; pair.first_query < T; pair.first_query += kBlock) {
-      pair.queries = RoundUp(Least(kBlock, T - pair.first_query), kGranule);
+      pair.queries = RoundUp(Least(kBlock, T - pair.first_query), pair.granule);
       if (dropout) PairFactors(args, sequence, head_index, pair, s.factors, s.factor_scratch);
-      ScoreGradients(pair, head, s, dropout, scale);
+      ScoreGradients<kAmx>(pair, head, s, dropout, scale);
       const int64_t rows = pair.first_query / 2 * head.padded;
-      AddByKeys(pair, head, s.probabilities, s.gradient_pairs + rows, s.dvalue, !pair.diagonal());
-      AddByKeys(pair, head, s.dscores, s.query_pairs + rows, s.dkey, !pair.diagonal());
-      AddByQueries(pair, head, s.dscore_pairs, s.key_pairs, s.dquery + pair.first_query * head.width, first_key > 0,
-                   nullptr);
+      AddByKeys<kAmx>(pair, head, s.probabilities, s.gradient_pairs + rows, s.dvalue, !pair.diagonal());
+      AddByKeys<kAmx>(pair, head, s.dscores, s.query_pairs + rows, s.dkey, !pair.diagonal());
+      AddByQueries<kAmx>(pair, head,
+                         {.scores = s.dscore_pairs,
+                          .keys = s.keys,
+                          .c = s.dquery + pair.first_query * head.width,
+                          .accumulate = first_key > 0});
     }
     if (group_gradients != nullptr) {
       float* to = group_gradients + ((sequence * args.heads + head_index) * 2 * T + first_key) * S;
@@ -428,10 +607,11 @@ void Backward(const AttentionArgs& args, int64_t sequence, int64_t head_index, f
       WriteFloats(s.dvalue, head, keys, kept_scale, to + T * S);
     } else {
       WriteRows(s.dkey, head, nullptr, scale, RowsOf(args.dk, key_row, keys, args.k_stride, kv_column, S));
-      WriteRows(s.dvalue, head, nullptr, kept_scale, RowsOf(args.dv, key_row, keys, args.v_stride, kv_column, S));
+      WriteRows(s.dvalue, head, nullptr, kept_scale,
+                RowsOf(args.dv, key_row, keys, args.v_stride, kv_column, S));
     }
     // Queries see no later keys: this block's sums are whole.
-    WriteRows(s.dquery + first_key * head.width, head, nullptr, scale,
+    WriteRows(QueryRows<kAmx>(s.dquery + first_key * head.width, head, s.dquery_rows), head, nullptr, scale,
               RowsOf(args.dq, key_row, keys, args.q_stride, head_index * S, S));
   }
 }
@@ -452,11 +632,15 @@ int64_t AttentionBackwardScratchBf16(const AttentionArgs& args) {
 }
 void AttentionForwardBlockBf16(const AttentionArgs& args, int64_t sequence, int64_t head, int64_t block,
                                float* scratch) {
-  Forward(args, sequence, head, block, scratch);
+  if (!HasAmx()) return Forward<false>(args, sequence, head, block, scratch);
+  const amx::Tiles tiles;
+  Forward<true>(args, sequence, head, block, scratch);
 }
-void AttentionBackwardHeadBf16(const AttentionArgs& args, int64_t sequence, int64_t head, float* group_gradients,
-                               float* scratch) {
-  Backward(args, sequence, head, group_gradients, scratch);
+void AttentionBackwardHeadBf16(const AttentionArgs& args, int64_t sequence, int64_t head,
+                               float* group_gradients, float* scratch) {
+  if (!HasAmx()) return Backward<false>(args, sequence, head, group_gradients, scratch);
+  const amx::Tiles tiles;
+  Backward<true>(args, sequence, head, group_gradients, scratch);
 }
 
 }  // namespace accrue::cpu
@@ -467,8 +651,12 @@ namespace accrue::cpu {
 
 int64_t AttentionForwardScratchBf16(const AttentionArgs&) { return 0; }
 int64_t AttentionBackwardScratchBf16(const AttentionArgs&) { return 0; }
-void AttentionForwardBlockBf16(const AttentionArgs&, int64_t, int64_t, int64_t, float*) { ACCRUE_CHECK(false); }
-void AttentionBackwardHeadBf16(const AttentionArgs&, int64_t, int64_t, float*, float*) { ACCRUE_CHECK(false); }
+void AttentionForwardBlockBf16(const AttentionArgs&, int64_t, int64_t, int64_t, float*) {
+  ACCRUE_CHECK(false);
+}
+void AttentionBackwardHeadBf16(const AttentionArgs&, int64_t, int64_t, float*, float*) {
+  ACCRUE_CHECK(false);
+}
 
 }  // namespace accrue::cpu
 #endif

@@ -1,8 +1,8 @@
-// Products of bf16 matrices that lie in cache, by AVX-512's dot product of pairs (vdpbf16ps), for attention. A word is
-// two bf16 that a dot product adds up: the even element below, the odd one above.
+// Products of bf16 matrices that lie in cache, by AVX-512's dot product of pairs (vdpbf16ps), for attention.
+// A word is two bf16 that a dot product adds up: the even element below, the odd one above.
 //
-// Only for code that runs where HasBf16Dot() says so. Nothing of the standard library is instantiated between the
-// attributes below: such a copy would be compiled for AVX-512 and might serve the whole program.
+// Only for code that runs where HasBf16Dot() says so. Nothing of the standard library is instantiated between
+// the attributes below: such a copy would be compiled for AVX-512 and might serve the whole program.
 #pragma once
 
 #include <immintrin.h>
@@ -13,6 +13,8 @@
 #include "worker/backend/cpu/bf16.h"
 
 #define ACCRUE_BF16_DOT_TARGET "avx2,fma,f16c,bmi,bmi2,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16"
+// For lambdas, which the attributes below do not reach with every compiler.
+#define ACCRUE_BF16_DOT_ATTR __attribute__((target(ACCRUE_BF16_DOT_TARGET), always_inline))
 
 HWY_PUSH_ATTRIBUTES(ACCRUE_BF16_DOT_TARGET)
 namespace accrue::cpu::bf16_dot {
@@ -24,9 +26,9 @@ HWY_INLINE void Store(__m512 v, float* p) { _mm512_storeu_ps(p, v); }
 HWY_INLINE __m512bh Pairs(__m512i words) { return (__m512bh)words; }
 HWY_INLINE __m512i Words(__m512bh pairs) { return (__m512i)pairs; }
 
-// c[m, n] = a[m, k] b[k, n], or, where accumulate, c (times row_factors[m], if given) plus that. a and b are words, so
-// that k counts pairs. a's word (i, l) is at a[i * a_row + l * a_column]; b and c are row-major; n is a multiple of
-// kLanes. Each element of c is a chain over k in ascending order, whatever the blocking.
+// c[m, n] = a[m, k] b[k, n], or, where accumulate, c (times row_factors[m], if given) plus that. a and b are
+// words, so that k counts pairs. a's word (i, l) is at a[i * a_row + l * a_column]; b and c are row-major; n
+// is a multiple of kLanes. Each element of c is a chain over k in ascending order, whatever the blocking.
 struct DotProduct {
   int64_t m = 0, n = 0, k = 0;
   const uint32_t* a = nullptr;
@@ -55,7 +57,8 @@ HWY_INLINE void DotTile(const DotProduct& g, int64_t row, int64_t column) {
   } else {
     for (int i = 0; i < kRows; ++i) {
       const __m512 factor = _mm512_set1_ps(g.row_factors[row + i]);
-      for (int j = 0; j < kVectors; ++j) sums[i][j] = _mm512_mul_ps(Load(c + i * g.c_stride + j * kLanes), factor);
+      for (int j = 0; j < kVectors; ++j)
+        sums[i][j] = _mm512_mul_ps(Load(c + i * g.c_stride + j * kLanes), factor);
     }
   }
   const uint32_t* a = g.a + row * g.a_row;
@@ -65,7 +68,8 @@ HWY_INLINE void DotTile(const DotProduct& g, int64_t row, int64_t column) {
     for (int j = 0; j < kVectors; ++j) right[j] = _mm512_loadu_si512(b + j * kLanes);
     for (int i = 0; i < kRows; ++i) {
       const __m512i left = _mm512_set1_epi32(static_cast<int>(a[i * g.a_row]));
-      for (int j = 0; j < kVectors; ++j) sums[i][j] = _mm512_dpbf16_ps(sums[i][j], Pairs(left), Pairs(right[j]));
+      for (int j = 0; j < kVectors; ++j)
+        sums[i][j] = _mm512_dpbf16_ps(sums[i][j], Pairs(left), Pairs(right[j]));
     }
   }
   for (int i = 0; i < kRows; ++i) {
@@ -93,22 +97,26 @@ HWY_INLINE void Multiply(const DotProduct& g) {
   int64_t column = 0;
   for (; column + 4 * kLanes <= g.n; column += 4 * kLanes) DotPanel<4>(g, column);
   switch ((g.n - column) / kLanes) {
-    case 3: return DotPanel<3>(g, column);
-    case 2: return DotPanel<2>(g, column);
-    case 1: return DotPanel<1>(g, column);
-    default: return;
+    case 3:
+      return DotPanel<3>(g, column);
+    case 2:
+      return DotPanel<2>(g, column);
+    case 1:
+      return DotPanel<1>(g, column);
+    default:
+      return;
   }
 }
 
 // Words (even row, odd row) of two rows' elements 0 to 15, and of 16 to 31.
 HWY_INLINE __m512i InterleaveLow(__m512i even, __m512i odd) {
-  const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37,
-                                         5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+  const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7,
+                                         38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
   return _mm512_permutex2var_epi16(even, order, odd);
 }
 HWY_INLINE __m512i InterleaveHigh(__m512i even, __m512i odd) {
-  const __m512i order = _mm512_set_epi16(63, 31, 62, 30, 61, 29, 60, 28, 59, 27, 58, 26, 57, 25, 56, 24, 55, 23, 54, 22,
-                                         53, 21, 52, 20, 51, 19, 50, 18, 49, 17, 48, 16);
+  const __m512i order = _mm512_set_epi16(63, 31, 62, 30, 61, 29, 60, 28, 59, 27, 58, 26, 57, 25, 56, 24, 55,
+                                         23, 54, 22, 53, 21, 52, 20, 51, 19, 50, 18, 49, 17, 48, 16);
   return _mm512_permutex2var_epi16(even, order, odd);
 }
 
@@ -116,8 +124,8 @@ HWY_INLINE __m512i InterleaveHigh(__m512i even, __m512i odd) {
 HWY_INLINE __m512i RoundTwo(__m512 even, __m512 odd) { return Words(_mm512_cvtne2ps_pbh(odd, even)); }
 // The same, as words (even, odd).
 HWY_INLINE __m512i InterleaveRounded(__m512i rounded) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
+                                         22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, rounded);
 }
 
@@ -163,10 +171,13 @@ struct HalfMatrix {
   }
 
   // Asks for the rows [row, row + count), which are needed soon.
-  HWY_INLINE void Fetch(int64_t row, int64_t count) const {
+  HWY_INLINE void Fetch(int64_t row, int64_t count) const { Fetch(row, count, columns); }
+  // Of these, the first `width` columns.
+  HWY_INLINE void Fetch(int64_t row, int64_t count, int64_t width) const {
     const int64_t end = row + count < rows ? row + count : rows;
+    if (width > columns) width = columns;
     for (; row < end; ++row) {
-      for (int64_t column = 0; column < columns; column += 2 * kLanes) {
+      for (int64_t column = 0; column < width; column += 2 * kLanes) {
         _mm_prefetch(reinterpret_cast<const char*>(data + row * stride + column), _MM_HINT_T0);
       }
     }
@@ -180,15 +191,16 @@ HWY_INLINE void PackRows(const HalfMatrix& from, int64_t rows, int64_t words, ui
   }
 }
 
-// to[columns / 2, to_stride], transposed: a word is two neighbours in a row. rows: a multiple of 16.
+// to[words, to_stride], transposed: a word is two neighbours in a row; as many words as fill whole vectors.
+// rows: a multiple of 16.
 HWY_INLINE void PackColumns(const HalfMatrix& from, int64_t rows, uint32_t* to, int64_t to_stride) {
-  const int64_t words = (from.columns + 1) / 2;
+  const int64_t words = (from.columns + 2 * kLanes - 1) / (2 * kLanes) * kLanes;
   for (int64_t r = 0; r < rows; r += 16) {
     for (int64_t w = 0; w < words; w += 16) {
       __m512i block[16];
       for (int i = 0; i < 16; ++i) block[i] = from.At(r + i, 2 * w);
       Transpose16(block);
-      for (int i = 0; i < 16 && w + i < words; ++i) _mm512_storeu_si512(to + (w + i) * to_stride + r, block[i]);
+      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + (w + i) * to_stride + r, block[i]);
     }
   }
 }
@@ -204,7 +216,29 @@ HWY_INLINE void PackRowPairs(const HalfMatrix& from, int64_t rows, int64_t width
   }
 }
 
-// 2^x, relative error below 2^-18; 2^0 is 1, 2^-inf is 0, NaN stays NaN. Coefficients: least relative error on [0, 1].
+// to[columns, to_stride], transposed: a word is two neighbours in a column. rows: a multiple of 32; columns:
+// of 16.
+HWY_INLINE void PackColumnPairs(const HalfMatrix& from, int64_t rows, int64_t columns, uint32_t* to,
+                                int64_t to_stride) {
+  for (int64_t r = 0; r < rows; r += 32) {
+    for (int64_t c = 0; c < columns; c += 32) {
+      __m512i low[16], high[16];
+      for (int i = 0; i < 16; ++i) {
+        const __m512i even = from.At(r + 2 * i, c), odd = from.At(r + 2 * i + 1, c);
+        low[i] = InterleaveLow(even, odd);
+        high[i] = InterleaveHigh(even, odd);
+      }
+      Transpose16(low);
+      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + (c + i) * to_stride + r / 2, low[i]);
+      if (c + 16 >= columns) break;
+      Transpose16(high);
+      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(to + (c + 16 + i) * to_stride + r / 2, high[i]);
+    }
+  }
+}
+
+// 2^x, relative error below 2^-18; 2^0 is 1, 2^-inf is 0, NaN stays NaN. Coefficients: least relative error
+// on [0, 1].
 HWY_INLINE __m512 Exp2(__m512 x) {
   constexpr int kFractionAboveFloor = 0x09;
   const __m512 r = _mm512_reduce_ps(x, kFractionAboveFloor);

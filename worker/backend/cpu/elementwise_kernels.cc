@@ -6,6 +6,8 @@
 #include <type_traits>
 
 #include "hwy/cache_control.h"
+#include "worker/backend/cpu/amx.h"
+#include "worker/backend/cpu/bf16_kernels.h"
 #include "worker/backend/cpu/kernels.h"
 #include "worker/backend/cpu/simd-inl.h"
 
@@ -227,13 +229,16 @@ bool HasBf16Dot() {
 #endif
 }
 const char* KernelInstructionSet(DType precision) {
+  if (precision == DType::kBF16 && HasAmx()) return "avx512_amx";
   if (precision == DType::kBF16 && HasBf16Dot()) return "avx512_bf16";
   return HWY_DYNAMIC_DISPATCH(InstructionSetName)();
 }
 void GeluForward(const Tensor& z, const Tensor& y, const Rectangle& where) {
+  if (y.dtype == DType::kBF16 && HasBf16Dot()) return GeluForwardBf16(z, y, where);
   HWY_DYNAMIC_DISPATCH(GeluForward)(z, y, where);
 }
 void GeluBackward(const Tensor& z, const Tensor& dx, const Rectangle& where) {
+  if (dx.dtype == DType::kBF16 && HasBf16Dot()) return GeluBackwardBf16(z, dx, where);
   HWY_DYNAMIC_DISPATCH(GeluBackward)(z, dx, where);
 }
 void ColumnSums(const Tensor& matrix, const Rectangle& where, float* sums) {

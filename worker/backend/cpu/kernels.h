@@ -10,7 +10,7 @@
 namespace accrue::cpu {
 
 // "avx512", "avx2", "sse4", Highway's name of another set, or "portable": what the kernels below use here; in bf16
-// "avx512_bf16", where they have it.
+// "avx512_bf16" or "avx512_amx", where they have it.
 const char* KernelInstructionSet(DType precision);
 // Whether kernels of bf16 data may use AVX-512's dot product of bf16 pairs here.
 bool HasBf16Dot();

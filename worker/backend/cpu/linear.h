@@ -1,11 +1,12 @@
-// Matrix products of a linear layer, forward and backward, cut into output tiles by shape alone, with what follows
-// a product done while its tile is in cache.
+// Matrix products of a linear layer, forward and backward, cut into output tiles by shape alone, with what
+// follows a product done while its tile is in cache.
 //
 // Not thread-safe; the pool and the scratch must outlive it.
 #pragma once
 
 #include <unordered_map>
 
+#include "worker/backend/cpu/amx.h"
 #include "worker/backend/cpu/gemm.h"
 #include "worker/backend/cpu/kernels.h"
 #include "worker/backend/cpu/scratch.h"
@@ -40,7 +41,8 @@ class Linear {
   // How a whole product is computed.
   struct Plan {
     Tiling tiling;
-    bool own_kernel = false;  // GemmTile; else the library:
+    bool by_amx = false;      // AmxTile
+    bool own_kernel = false;  // GemmTile; where neither, the library:
     // Of the tiles: [last row of tiles][last column of tiles]; null where there is no such tile.
     const GemmPlan* tiles[2][2] = {};
     // Where a's columns lie far apart, a tile's part of it is first copied to scratch, with this distance.
@@ -52,6 +54,8 @@ class Linear {
 
   // y from the gelu_input that is there: the bits of the tiles of Forward, which go by elements alone.
   void GeluAgain(const LinearForwardArgs& args);
+  // The part `where` of the product, for AmxTile.
+  static AmxTileArgs TileArgs(const Product& product, const Rectangle& where);
   const Plan& PlanFor(const GemmShape& shape);
   // Tile `task` of the product; returns where it lies.
   Rectangle RunTile(const Product& product, const Plan& plan, int64_t task);

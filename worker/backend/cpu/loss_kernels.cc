@@ -6,6 +6,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "worker/backend/cpu/bf16_kernels.h"
 #include "worker/backend/cpu/kernels.h"
 #include "worker/backend/cpu/simd-inl.h"
 
@@ -87,7 +88,10 @@ namespace accrue::cpu {
 
 HWY_EXPORT(CrossEntropyRow);
 
-void CrossEntropyRow(const CrossEntropyArgs& args, int64_t row) { HWY_DYNAMIC_DISPATCH(CrossEntropyRow)(args, row); }
+void CrossEntropyRow(const CrossEntropyArgs& args, int64_t row) {
+  if (args.logits.dtype == DType::kBF16 && HasBf16Dot()) return CrossEntropyRowBf16(args, row);
+  HWY_DYNAMIC_DISPATCH(CrossEntropyRow)(args, row);
+}
 
 }  // namespace accrue::cpu
 #endif
