@@ -19,6 +19,7 @@
 #include "common/check.h"
 #include "common/philox.h"
 #include "worker/backend/backend.h"
+#include "worker/backend/cpu/amx.h"
 #include "worker/backend/cpu/gemm.h"
 #include "worker/backend/cpu/scratch.h"
 #include "worker/backend/cpu/thread_pool.h"
@@ -72,7 +73,8 @@ class TimedBackend : public Backend {
   TimedOps ops_;
 };
 
-// The library's best rate on this many threads: products that stay in each core's cache.
+// The best rate of what multiplies matrices here (the library, or in bf16 the processor's matrix tiles) on this many
+// threads: products that stay in each core's cache.
 class Peak {
  public:
   Peak(DType dtype, int threads) : dtype_(dtype), pool_(threads), gemm_(threads), scratch_(threads), arrays_(threads) {
@@ -83,12 +85,23 @@ class Peak {
   double Measure() {
     const cpu::GemmPlan& plan = gemm_.Get({.m = kSide, .n = kSide, .k = kSide, .a_row = kSide, .a_column = 1,
                                            .b_row = kSide, .b_column = 1, .c_row = kSide, .input = dtype_});
-    scratch_.Reserve(gemm_.scratch_bytes());
+    cpu::AmxTileArgs tile{.m = kSide, .n = kSide, .k = kSide, .a_row = kSide, .a_column = 1, .b_row = kSide,
+                          .b_column = 1, .c_row = kSide};
+    const bool by_amx = dtype_ == DType::kBF16 && cpu::HasAmx();
+    scratch_.Reserve(by_amx ? cpu::AmxTileScratch(tile) : gemm_.scratch_bytes());
     constexpr int kRepeats = 16;
     const Stopwatch stopwatch(pool_.threads() == 1);
     pool_.ParallelFor(pool_.threads(), [&](int64_t task) {
       float* array = static_cast<float*>(arrays_[task].data());
+      cpu::AmxTileArgs own = tile;
+      own.a = reinterpret_cast<const cpu::Bf16*>(array);
+      own.b = reinterpret_cast<const cpu::Bf16*>(array + kSide * kSide);
+      own.c = {array + 2 * kSide * kSide, DType::kF32};
       for (int i = 0; i < kRepeats; ++i) {
+        if (by_amx) {
+          cpu::AmxTile(own, scratch_.OfThisThread());
+          continue;
+        }
         plan.Run(ThreadPool::CurrentThread(), array, array + kSide * kSide, array + 2 * kSide * kSide, nullptr,
                  scratch_.OfThisThread());
       }

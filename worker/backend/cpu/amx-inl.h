@@ -57,22 +57,31 @@ struct LeftPair {
   int64_t step_bytes = 0;    // to the next 32 of K
 };
 
+// Rows of memory that are written soon, by their first and their last byte: so many of them are asked for
+// with each 32 of K.
+struct Fetch {
+  const char* first = nullptr;
+  const char* last = nullptr;
+  int64_t row_bytes = 0;
+  int64_t rows = 0;  // 0: none
+};
+
 // sums (tiles 0 and 1 above 2 and 3) += left right: `steps` times 32 of K. right: pairs of tiles beside each
 // other, one after the other.
-template <bool kFetch>
-HWY_INLINE void DotPairs(const LeftPair& left, const void* right, int64_t steps) {
+HWY_INLINE void DotPairs(const LeftPair& left, const void* right, int64_t steps, const Fetch& fetch) {
   const char* a = static_cast<const char*>(left.first);
   const char* b = static_cast<const char*>(right);
+  int64_t ahead = 0;
   for (int64_t s = 0; s < steps; ++s, a += left.step_bytes, b += 2 * kTileBytes) {
-    if (kFetch) {
-      const char* ahead = a + 2 * left.second_bytes;
-      for (int r = 0; r < 32; ++r) __builtin_prefetch(ahead + r * left.row_bytes, 0, 2);
-    }
     Load<4>(a, left.row_bytes);
     Load<6>(b, 64);
     Dot<0, 4, 6>();
     Load<7>(b + kTileBytes, 64);
     Dot<1, 4, 7>();
+    for (int64_t r = 0; r < fetch.rows; ++r, ahead += fetch.row_bytes) {
+      __builtin_prefetch(fetch.first + ahead, 1);
+      __builtin_prefetch(fetch.last + ahead, 1);
+    }
     Load<5>(a + left.second_bytes, left.row_bytes);
     Dot<2, 5, 6>();
     Dot<3, 5, 7>();

@@ -162,15 +162,6 @@ HWY_INLINE void StoreRow(const Row32& row, const Tensor& to, int64_t element, in
   }
 }
 
-HWY_INLINE void FetchBlock(const AmxTileArgs& g, const Block& block) {
-  const int64_t size = g.c.dtype == DType::kF32 ? 4 : 2;
-  const char* at = static_cast<const char*>(g.c.data) + (block.row * g.c_row + block.column) * size;
-  for (int64_t r = 0; r < block.rows; ++r, at += g.c_row * size) {
-    __builtin_prefetch(at, 1);
-    if (size == 4) __builtin_prefetch(at + 64, 1);
-  }
-}
-
 // The output's block to sums[32, 32], zero beyond it.
 void TakeBlock(const AmxTileArgs& g, const Block& block, float* sums) {
   for (int64_t r = 0; r < kSide; ++r) {
@@ -192,65 +183,91 @@ void GiveBlock(const AmxTileArgs& g, const Block& block, const float* sums, bool
   }
 }
 
+// What the blocks of one part of K share.
+struct Part {
+  int64_t k = 0, depth = 0, steps = 0;
+  bool first = false, last = false;
+};
+
+void PackLeftPart(const AmxTileArgs& g, const Part& part, const Scratch& s) {
+  Bf16* const a = const_cast<Bf16*>(g.a) + part.k * g.a_column;
+  const int64_t panels = Parts(g.m, kSide);
+  if (g.a_column == 1) return PackLeft({a, g.a_row, g.m, part.depth}, panels, part.steps, s.left);
+  PackLeftTransposed({a, g.a_column, part.depth, g.m}, panels, part.steps, s.left);
+}
+
+void PackRightPart(const AmxTileArgs& g, const Part& part, int64_t column, int64_t panels, const Scratch& s) {
+  Bf16* const b = const_cast<Bf16*>(g.b) + part.k * g.b_row + column * g.b_column;
+  if (g.b_column == 1) return PackRight({b, g.b_row, part.depth, g.n - column}, panels, part.steps, s.right);
+  PackRightTransposed({b, g.b_column, g.n - column, part.depth}, panels, part.steps, s.right);
+}
+
+// The output's memory of a block, to be asked for over the steps of another's products.
+HWY_INLINE amx::Fetch FetchOf(const AmxTileArgs& g, const Block& block, int64_t steps) {
+  const int64_t size = g.c.dtype == DType::kF32 ? 4 : 2;
+  const char* first = static_cast<const char*>(g.c.data) + (block.row * g.c_row + block.column) * size;
+  return {.first = first,
+          .last = first + block.columns * size - 1,
+          .row_bytes = g.c_row * size,
+          .rows = block.rows > 0 ? block.rows / steps : 0};
+}
+
+HWY_INLINE Block BlockAt(const AmxTileArgs& g, int64_t row, int64_t column) {
+  return {
+      .row = row, .column = column, .rows = Least(kSide, g.m - row), .columns = Least(kSide, g.n - column)};
+}
+
+HWY_INLINE void MultiplyBlock(const AmxTileArgs& g, const Part& part, const Block& block, const char* right,
+                              bool packs_left, bool keeps_sums, const Scratch& s) {
+  const int64_t row_panel = block.row / kSide;
+  const bool direct = g.c.dtype == DType::kF32 && !g.bias && block.rows == kSide && block.columns == kSide;
+  const bool kept = direct || keeps_sums;
+  float* sums = s.block;
+  if (direct) {
+    sums = g.c.f32() + block.row * g.c_row + block.column;
+  } else if (keeps_sums) {
+    sums = s.sums + (block.column / kSide * Parts(g.m, kSide) + row_panel) * kSide * kSide;
+  }
+  const int64_t sums_bytes = (direct ? g.c_row : kSide) * static_cast<int64_t>(sizeof(float));
+  if (part.first && !g.accumulate) {
+    amx::ZeroSums();
+  } else {
+    if (!direct && (part.first || !kept)) TakeBlock(g, block, sums);
+    amx::LoadSums(sums, sums_bytes);
+  }
+  // The next rows of the output arrive while the products run.
+  amx::Fetch fetch;
+  if (direct || part.last) fetch = FetchOf(g, BlockAt(g, block.row + kSide, block.column), part.steps);
+  if (packs_left) {
+    const char* left = s.left + row_panel * part.steps * kStepBytes;
+    amx::DotPairs({left, 64, amx::kTileBytes, kStepBytes}, right, part.steps, fetch);
+  } else {
+    const int64_t row_bytes = g.a_row * 2;
+    amx::DotPairs({g.a + block.row * g.a_row + part.k, row_bytes, 16 * row_bytes, 64}, right, part.steps,
+                  fetch);
+  }
+  amx::StoreSums(sums, sums_bytes);
+  if (!direct && (part.last || !kept)) GiveBlock(g, block, sums, part.last);
+}
+
 void Multiply(const AmxTileArgs& g, void* memory) {
   const Scratch s = Cut(g, memory);
-  const int64_t depth = DepthOf(g.k), row_panels = Parts(g.m, kSide), column_panels = Parts(g.n, kSide);
+  const int64_t depth = DepthOf(g.k);
   const bool packs_left = PacksLeft(g), keeps_sums = KeepsSums(g);
   const amx::Tiles tiles;
   for (int64_t k = 0; k < g.k; k += depth) {
-    const int64_t part = Least(depth, g.k - k), steps = StepsOf(part);
-    const bool first = k == 0, last = k + part == g.k;
-    Bf16* const a = const_cast<Bf16*>(g.a) + k * g.a_column;
-    if (packs_left) {
-      if (g.a_column == 1) {
-        PackLeft({a, g.a_row, g.m, part}, row_panels, steps, s.left);
-      } else {
-        PackLeftTransposed({a, g.a_column, part, g.m}, row_panels, steps, s.left);
-      }
-    }
-    for (int64_t panel = 0; panel < column_panels; ++panel) {
-      if (panel % kPanelsAtOnce == 0) {
-        const int64_t column = panel * kSide, panels = Least(kPanelsAtOnce, column_panels - panel);
-        Bf16* const b = const_cast<Bf16*>(g.b) + k * g.b_row + column * g.b_column;
-        if (g.b_column == 1) {
-          PackRight({b, g.b_row, part, g.n - column}, panels, steps, s.right);
-        } else {
-          PackRightTransposed({b, g.b_column, g.n - column, part}, panels, steps, s.right);
+    Part part{.k = k, .depth = Least(depth, g.k - k), .first = k == 0, .last = k + depth >= g.k};
+    part.steps = StepsOf(part.depth);
+    if (packs_left) PackLeftPart(g, part, s);
+    for (int64_t column = 0; column < g.n; column += kPanelsAtOnce * kSide) {
+      const int64_t panels = Least(kPanelsAtOnce, Parts(g.n - column, kSide));
+      PackRightPart(g, part, column, panels, s);
+      // Blocks beside each other in turn: what they share of the output's rows lies together in memory.
+      for (int64_t row = 0; row < g.m; row += kSide) {
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          MultiplyBlock(g, part, BlockAt(g, row, column + panel * kSide),
+                        s.right + panel * part.steps * kStepBytes, packs_left, keeps_sums, s);
         }
-      }
-      const char* const right = s.right + panel % kPanelsAtOnce * steps * kStepBytes;
-      for (int64_t row_panel = 0; row_panel < row_panels; ++row_panel) {
-        const Block block{.row = row_panel * kSide,
-                          .column = panel * kSide,
-                          .rows = Least(kSide, g.m - row_panel * kSide),
-                          .columns = Least(kSide, g.n - panel * kSide)};
-        const bool direct =
-            g.c.dtype == DType::kF32 && !g.bias && block.rows == kSide && block.columns == kSide;
-        float* sums = direct       ? g.c.f32() + block.row * g.c_row + block.column
-                      : keeps_sums ? s.sums + (panel * row_panels + row_panel) * kSide * kSide
-                                   : s.block;
-        const int64_t sums_bytes = (direct ? g.c_row : kSide) * static_cast<int64_t>(sizeof(float));
-        const bool kept = direct || keeps_sums;
-        if (direct || last) FetchBlock(g, block);
-        if (first && !g.accumulate) {
-          amx::ZeroSums();
-        } else {
-          if (!direct && (first || !kept)) TakeBlock(g, block, sums);
-          amx::LoadSums(sums, sums_bytes);
-        }
-        if (packs_left) {
-          amx::DotPairs<false>({s.left + row_panel * steps * kStepBytes, 64, amx::kTileBytes, kStepBytes},
-                               right, steps);
-        } else {
-          const int64_t row_bytes = g.a_row * 2;
-          const amx::LeftPair left{a + block.row * g.a_row, row_bytes, 16 * row_bytes, 64};
-          if (panel == 0 && row_panel + 1 < row_panels) {
-            amx::DotPairs<true>(left, right, steps);
-          } else
-            amx::DotPairs<false>(left, right, steps);
-        }
-        amx::StoreSums(sums, sums_bytes);
-        if (!direct && (last || !kept)) GiveBlock(g, block, sums, last);
       }
     }
   }

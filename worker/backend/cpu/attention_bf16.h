@@ -1,4 +1,4 @@
-// Attention in bf16 by AVX-512's dot product of bf16 pairs; arguments and tasks are those of kernels.h, which calls
+// Attention in bf16 by the processor's matrix tiles or by AVX-512's dot product of bf16 pairs; arguments and tasks are those of kernels.h, which calls
 // these for bf16 where HasBf16Dot() says so. docs/numerics.md, section 4, says where it rounds.
 #pragma once
 
