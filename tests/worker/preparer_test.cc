@@ -168,7 +168,7 @@ TEST_F(PreparerTest, Seal_NamesWhatIsFormed_TheReduceMakesNone) {
       EXPECT_EQ(first_answers_.Next().error(), "");
     }
     worker_testing::Member member(1, factory, worker_testing::MakeJob(true, AccumulationMode::kFast),
-                                  &preparer);
+                                  Clock::Real(), nullptr, &preparer);
     std::vector<v1::UnitReport> reports;
     member.Plan(0, {{0, 6}});
     member.TakeComputed(&reports);
