@@ -192,6 +192,8 @@ void AddLinears(std::vector<OpCase>& cases) {
     }
     // Several tiles both ways, the last ones smaller.
     AddLinearForward(cases, {301, 40, 1031}, layout, true, true);
+    // Whole steps of every kernel's tile, but in the last rows.
+    AddLinearForward(cases, {545, 64, 640}, layout, true, false);
     AddLinearBackwardInput(cases, {301, 1031, 40}, layout, false, true);
     AddLinearBackwardWeight(cases, {40, 301, 1031}, layout, false, true);
     // Enough rows for the own kernel, with tails every way.

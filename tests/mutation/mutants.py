@@ -111,6 +111,9 @@ MUTANTS = [
            "core_copying_test"),
     Mutant("a newcomer that is always one window late is waited for", "coordinator/core/seal.cc", " || AwaitsCopy(job)", "",
            "core_copying_test"),
+    Mutant("the last rows of a product have the scratch that they need", "worker/backend/cpu/linear.cc",
+           "for (const int64_t rows : {tiling.tile_rows, tiling.LastRows()}) {",
+           "for (const int64_t rows : {tiling.tile_rows}) {", "model_ops_test"),
     # A communicator formed beside the work
     Mutant("members wait until all have formed the communicator with a newcomer", "coordinator/core/preparing.cc",
            "  if (!preparation.waiting.empty()) return {};\n", "", "core_copying_test"),

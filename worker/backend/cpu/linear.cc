@@ -144,8 +144,15 @@ const Linear::Plan& Linear::PlanFor(const GemmShape& shape) {
   }
   if (UsesAmx(shape)) {
     plan.by_amx = true;
-    scratch_.Reserve(AmxTileScratch(
-        TileArgs({.shape = shape}, {.rows = tiling.tile_rows, .columns = tiling.tile_columns})));
+    // The last rows, fewer than the others, may need more: a left matrix of odd height is packed.
+    int64_t scratch_bytes = 0;
+    for (const int64_t rows : {tiling.tile_rows, tiling.LastRows()}) {
+      for (const int64_t columns : {tiling.tile_columns, tiling.LastColumns()}) {
+        const Rectangle where{.rows = rows, .columns = columns};
+        scratch_bytes = std::max(scratch_bytes, AmxTileScratch(TileArgs({.shape = shape}, where)));
+      }
+    }
+    scratch_.Reserve(scratch_bytes);
     return plans_.emplace(shape, plan).first->second;
   }
   GemmShape tile = shape;
@@ -157,9 +164,8 @@ const Linear::Plan& Linear::PlanFor(const GemmShape& shape) {
     for (int narrow = 0; narrow < 2; ++narrow) {
       const bool present = (low || tiling.row_tiles() > 1) && (narrow || tiling.column_tiles() > 1);
       if (!present) continue;
-      tile.m = low ? tiling.rows - (tiling.row_tiles() - 1) * tiling.tile_rows : tiling.tile_rows;
-      tile.n =
-          narrow ? tiling.columns - (tiling.column_tiles() - 1) * tiling.tile_columns : tiling.tile_columns;
+      tile.m = low ? tiling.LastRows() : tiling.tile_rows;
+      tile.n = narrow ? tiling.LastColumns() : tiling.tile_columns;
       plan.tiles[low][narrow] = &gemm_.Get(tile);
     }
   }
@@ -179,7 +185,9 @@ Rectangle Linear::RunTile(const Product& product, const Plan& plan, int64_t task
                         .stride = tiling.columns};
   char* scratch = static_cast<char*>(scratch_.OfThisThread());
   if (plan.by_amx) {
-    AmxTile(TileArgs(product, where), scratch);
+    const AmxTileArgs tile = TileArgs(product, where);
+    ACCRUE_CHECK(AmxTileScratch(tile) <= static_cast<int64_t>(scratch_.size_bytes()));
+    AmxTile(tile, scratch);
     return where;
   }
   if (plan.own_kernel) {

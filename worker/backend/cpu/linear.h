@@ -22,6 +22,9 @@ struct Tiling {
 
   int64_t row_tiles() const { return (rows + tile_rows - 1) / tile_rows; }
   int64_t column_tiles() const { return (columns + tile_columns - 1) / tile_columns; }
+  // Of the last row and the last column of tiles.
+  int64_t LastRows() const { return rows - (row_tiles() - 1) * tile_rows; }
+  int64_t LastColumns() const { return columns - (column_tiles() - 1) * tile_columns; }
 };
 
 // By shape alone.

@@ -24,6 +24,7 @@ class Scratch {
   }
   float* Floats(int64_t floats) { return static_cast<float*>(Bytes(floats * sizeof(float))); }
   void* data() const { return memory_.get(); }
+  size_t size_bytes() const { return size_bytes_; }
 
  private:
   static constexpr std::align_val_t kAlignment{64};
@@ -46,6 +47,7 @@ class ThreadScratch {
   }
   // Within a task.
   void* OfThisThread() const { return scratch_[ThreadPool::CurrentThread()].data(); }
+  size_t size_bytes() const { return scratch_[0].size_bytes(); }  // of each thread's
 
  private:
   std::vector<Scratch> scratch_;
