@@ -2,7 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/core/harness.h"
+#include "tests/core/copying_fixture.h"
 
 namespace accrue::core {
 namespace {
@@ -13,42 +13,7 @@ using testing::IsEmpty;
 using testing::SizeIs;
 using testing::UnorderedElementsAre;
 
-CoreOptions Beside() {
-  CoreOptions options = Harness::Options();
-  options.copy_beside = true;
-  return options;
-}
-
-class Copying : public testing::Test {
- protected:
-  Copying() : h(Beside()) {}
-
-  // Members that have committed window 0, and a newcomer that loaded after it.
-  void Begin(int members, const JobConfig& job = SmallJob()) {
-    h.Submit(job);
-    workers = h.Start(members);
-    h.RunWindow(workers, 0);
-    newcomer = h.Join();
-    h.Load(newcomer);
-  }
-  // What the newcomer says of the copy that it was told of last.
-  void Say(int64_t window, const std::string& digest, const std::string& error = "") { SayOf(newcomer, window, digest, error); }
-  void SayOf(Incarnation from, int64_t window, const std::string& digest, const std::string& error = "") {
-    const CopyState order = h.Last<CopyState>(from);
-    StateCopied copied{from, order.key, order.communicator, digest, error};
-    copied.key.window = Window(window);
-    h.Apply(copied);
-  }
-  std::vector<Incarnation> All() const {
-    std::vector<Incarnation> all = workers;
-    all.push_back(newcomer);
-    return all;
-  }
-
-  Harness h;
-  std::vector<Incarnation> workers;
-  Incarnation newcomer;
-};
+class Copying : public CopyingFixture {};
 
 TEST_F(Copying, WhileItGoesOn_WindowsCommitWithoutTheNewcomer) {
   Begin(2);

@@ -1,8 +1,10 @@
 // The communicator of a membership to come, formed beside the members' work.
+#include <algorithm>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "tests/core/harness.h"
+#include "tests/core/copying_fixture.h"
 
 namespace accrue::core {
 namespace {
@@ -15,30 +17,14 @@ using testing::Key;
 using testing::Not;
 using testing::SizeIs;
 
-CoreOptions Beside() {
-  CoreOptions options = Harness::Options();
-  options.copy_beside = true;
-  return options;
-}
-
-class Preparing : public testing::Test {
+class Preparing : public CopyingFixture {
  protected:
-  Preparing() : h(Beside()) { h.answer_prepares = false; }
+  Preparing() { h.answer_prepares = false; }
 
   // Members that have committed window 0, and a newcomer that holds its state.
-  void Begin(int members) {
-    h.Submit(SmallJob());
-    workers = h.Start(members);
-    h.RunWindow(workers, 0);
-    newcomer = h.Join();
-    h.Load(newcomer);
-    Copied(newcomer, 1, Harness::DigestOf(0));
-  }
-  void Copied(Incarnation from, int64_t window, const std::string& digest, const std::string& error = "") {
-    const CopyState order = h.Last<CopyState>(from);
-    StateCopied copied{from, order.key, order.communicator, digest, error};
-    copied.key.window = Window(window);
-    h.Apply(copied);
+  void BeginLevel(int members) {
+    Begin(members);
+    Say(1, Harness::DigestOf(0));
   }
   // Answers the last order of each.
   void Prepared(const std::vector<Incarnation>& from, const std::string& error = "") {
@@ -48,25 +34,16 @@ class Preparing : public testing::Test {
     }
   }
   std::string NameTold(Incarnation worker) const { return h.Last<Prepare>(worker).communicator; }
-  std::vector<Incarnation> All() const {
-    std::vector<Incarnation> all = workers;
-    all.push_back(newcomer);
-    return all;
-  }
   std::string LastEpochEntry() const {
     for (auto entry = h.ledger.rbegin(); entry != h.ledger.rend(); ++entry) {
       if (entry->kind == "epoch") return entry->reason;
     }
     return "";
   }
-
-  Harness h;
-  std::vector<Incarnation> workers;
-  Incarnation newcomer;
 };
 
 TEST_F(Preparing, NewcomerIsLevel_AllAreToldOfOneCommunicator) {
-  Begin(2);
+  BeginLevel(2);
   const auto orders = h.Sent<Prepare>();
   ASSERT_THAT(orders, SizeIs(3));
   for (Incarnation worker : All()) {
@@ -78,7 +55,7 @@ TEST_F(Preparing, NewcomerIsLevel_AllAreToldOfOneCommunicator) {
 }
 
 TEST_F(Preparing, AllHaveFormedIt_TheNewcomersFirstSealNamesIt) {
-  Begin(2);
+  BeginLevel(2);
   const std::string before = h.Last<Seal>(workers[0]).communicator;
   const std::string name = NameTold(newcomer);
   Prepared(workers);
@@ -96,12 +73,12 @@ TEST_F(Preparing, AllHaveFormedIt_TheNewcomersFirstSealNamesIt) {
 }
 
 TEST_F(Preparing, WhileItGoesOn_WindowsCommitWithoutTheNewcomer) {
-  Begin(2);
+  BeginLevel(2);
   h.RunWindow(workers, 1);
   EXPECT_THAT(h.Last<Seal>(workers[0]).members, SizeIs(2));
   Prepared(All());
   EXPECT_THAT(h.Sent<Plan>(), Not(Contains(Key(newcomer))));  // it holds the window before
-  Copied(newcomer, 2, Harness::DigestOf(1));
+  Say(2, Harness::DigestOf(1));
   EXPECT_THAT(h.Sent<Plan>(), Contains(Key(newcomer)));
   EXPECT_THAT(h.Sent<Prepare>(), IsEmpty());
   h.RunWindow(All(), 2);
@@ -109,18 +86,18 @@ TEST_F(Preparing, WhileItGoesOn_WindowsCommitWithoutTheNewcomer) {
 }
 
 TEST_F(Preparing, WhileItGoesOn_StatesHeldTooLateAreNotCounted) {
-  Begin(1);
+  BeginLevel(1);
   int64_t window = 1;
   for (; window <= 8; ++window) {
     h.RunWindow(workers, window);
-    Copied(newcomer, window, Harness::DigestOf(window - 1));
+    Say(window, Harness::DigestOf(window - 1));
   }
   h.Compute(workers[0], window);
   EXPECT_THAT(h.Sent<Seal>(), Contains(Key(workers[0])));
 }
 
 TEST_F(Preparing, OneCannot_TheNewcomerEntersAndTheSealFormsAnother) {
-  Begin(2);
+  BeginLevel(2);
   const std::string name = NameTold(newcomer);
   Prepared({workers[1]}, "no such device");
   EXPECT_THAT(h.Effects<GiveUpCommunicator>(),
@@ -132,7 +109,7 @@ TEST_F(Preparing, OneCannot_TheNewcomerEntersAndTheSealFormsAnother) {
 }
 
 TEST_F(Preparing, OneIsSilent_TheNewcomerEntersAfterATime) {
-  Begin(2);
+  BeginLevel(2);
   Prepared({workers[0], newcomer});
   h.Wait(4'900'000'000);
   EXPECT_THAT(LastEpochEntry(), Not(HasSubstr("copied the state")));
@@ -148,7 +125,7 @@ TEST_F(Preparing, OneIsSilent_TheNewcomerEntersAfterATime) {
 }
 
 TEST_F(Preparing, AMemberDies_AnotherIsFormedWithoutIt) {
-  Begin(3);
+  BeginLevel(3);
   const std::string name = NameTold(newcomer);
   Prepared(workers);
   const Prepare old = h.Last<Prepare>(newcomer);
@@ -166,7 +143,7 @@ TEST_F(Preparing, AMemberDies_AnotherIsFormedWithoutIt) {
 }
 
 TEST_F(Preparing, AReduceFailsMeanwhile_ItIsFormedAgain) {
-  Begin(2);
+  BeginLevel(2);
   const std::string name = NameTold(newcomer);
   for (Incarnation worker : workers) h.Compute(worker, 1);
   Prepared(All());
@@ -179,7 +156,7 @@ TEST_F(Preparing, AReduceFailsMeanwhile_ItIsFormedAgain) {
 }
 
 TEST_F(Preparing, NewcomerDies_NoSealNamesWhatWasFormedWithIt) {
-  Begin(2);
+  BeginLevel(2);
   const std::string name = NameTold(newcomer);
   Prepared(workers);
   h.Gone(newcomer);
@@ -191,21 +168,21 @@ TEST_F(Preparing, NewcomerDies_NoSealNamesWhatWasFormedWithIt) {
 }
 
 TEST_F(Preparing, AnotherNewcomerBeforeTheFirstSeal_Waits) {
-  Begin(2);
+  BeginLevel(2);
   const Incarnation second = h.Join();
   h.Load(second);
   Prepared(All());
   const std::string name = NameTold(newcomer);
-  Copied(second, 1, Harness::DigestOf(0));
+  SayOf(second, 1, Harness::DigestOf(0));
   EXPECT_THAT(h.Sent<Prepare>(), IsEmpty());  // a worker keeps one
   h.RunWindow(All(), 1);
   EXPECT_EQ(h.Last<Seal>(newcomer).communicator, name);
-  Copied(second, 2, Harness::DigestOf(1));
+  SayOf(second, 2, Harness::DigestOf(1));
   EXPECT_THAT(h.Sent<Prepare>(), SizeIs(4));
 }
 
 TEST_F(Preparing, SkippedWindow_KeepsItForTheNextOne) {
-  Begin(1);
+  BeginLevel(1);
   Prepared(All());
   const std::string name = NameTold(newcomer);
   const Incarnation second = h.Join();
@@ -217,14 +194,14 @@ TEST_F(Preparing, SkippedWindow_KeepsItForTheNextOne) {
   }
   h.RunWindow(All(), 1);
   ASSERT_EQ(h.Last<Seal>(newcomer).verdict, Verdict::kSkip);
-  Copied(second, 2, Harness::DigestOf(1));
+  SayOf(second, 2, Harness::DigestOf(1));
   EXPECT_THAT(h.Sent<Prepare>(), IsEmpty());
   h.RunWindow(All(), 2);
   EXPECT_EQ(h.Last<Seal>(newcomer).communicator, name);
 }
 
 TEST_F(Preparing, JobIsCancelled_ItIsGivenUp) {
-  Begin(2);
+  BeginLevel(2);
   h.Apply(JobCancelled{"job", "enough"});
   EXPECT_THAT(h.Effects<GiveUpCommunicator>(),
               Contains(testing::Field(&GiveUpCommunicator::communicator, NameTold(newcomer))));
