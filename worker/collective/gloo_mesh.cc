@@ -44,8 +44,8 @@ absl::StatusOr<std::vector<char>> PairAddress(const std::string& value, size_t a
 
 // Of a pair's two ends, the one with the larger address opens the connection: Gloo's rule.
 bool Opens(const std::vector<char>& own, const std::vector<char>& peer) {
-  const sockaddr_storage& a = gloo::transport::tcp::Address(own).getSockaddr();
-  const sockaddr_storage& b = gloo::transport::tcp::Address(peer).getSockaddr();
+  const sockaddr_storage a = gloo::transport::tcp::Address(own).getSockaddr();  // copies: what is referred to goes at once
+  const sockaddr_storage b = gloo::transport::tcp::Address(peer).getSockaddr();
   if (a.ss_family != b.ss_family) return false;
   const auto compare = [&](const auto& left, const auto& right, size_t size, auto left_port, auto right_port) {
     const int order = std::memcmp(&left, &right, size);
