@@ -18,8 +18,9 @@ void Presenter::Apply(const FollowEvent& event) {
       ShowUpdate(event.update);
       break;
     case FollowEvent::Kind::kLost:
-      SetNotice(absl::StrCat("connection lost (", event.status.message(), "); trying again from window ",
-                             event.next_window + 1));
+      // What is cut off where the window is narrow comes last.
+      SetNotice(absl::StrCat("connection lost; trying again from window ", event.next_window + 1, ": ",
+                             event.status.message()));
       break;
     case FollowEvent::Kind::kBack:
       SetNotice("");

@@ -29,9 +29,9 @@ void Machine::OnJobSubmitted(const JobSubmitted& event) {
   jobs_.push_back(std::move(owned));
   jobs_by_id_[config.id] = &job;
 
-  Record(job, "submitted",
+  Record(job, job.origin.restart ? "restart" : "submitted",
          absl::StrCat(Counted(config.total_windows, "window"), " of ", Counted(config.units_per_window, "unit"),
-                      ", from ",
+                      job.origin.live ? "; if no member is left, from " : ", from ",
                       job.origin.checkpoint_directory.empty()
                           ? std::string("scratch")
                           : absl::StrCat("the checkpoint at window ", job.committed)));

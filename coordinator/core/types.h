@@ -96,6 +96,7 @@ struct StartPoint {
   std::map<int64_t, double> evaluated;
   // Of a coordinator that was restarted while members held the state: they may have outlived it and are awaited.
   std::optional<LiveState> live;
+  bool restart = false;  // by a coordinator that was started again, not by a submission
 };
 
 struct UnitReport {

@@ -140,6 +140,7 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
   ACCRUE_RETURN_IF_ERROR(file_system_.CreateDirectories(CheckpointRoot(*run.resolved)));
   ACCRUE_ASSIGN_OR_RETURN(FolderStart folder, FindStart(file_system_, *run.resolved, std::nullopt));
   core::StartPoint& start = folder.start;
+  start.restart = true;
   warnings.insert(warnings.end(), folder.warnings.begin(), folder.warnings.end());
   start.timeline = std::max(start.timeline, run.record.timeline.Next());
   ACCRUE_ASSIGN_OR_RETURN(start.live, journal_.Live(id));

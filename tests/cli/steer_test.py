@@ -81,6 +81,9 @@ class SteerTest(CliTest):
         entries = [json.loads(line) for line in outcome.out.splitlines()]
         self.assertEqual([entry["sequence"] for entry in entries], list(range(1, len(entries) + 1)))
         self.assert_says(entries[-1]["reason"], "cancelled")
+        begins = [entry for entry in entries if entry["kind"] in ("submitted", "restart")]
+        self.assertEqual([entry["kind"] for entry in begins], ["submitted", "restart"])
+        self.assert_says(begins[1]["reason"], "if no member is left, from scratch")
         self.assertEqual(entries, self.ledger())
 
 
