@@ -2,7 +2,6 @@
 #include <cstdlib>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -10,6 +9,7 @@
 #include "client/format.h"
 #include "client/job_client.h"
 #include "common/help_formatter.h"
+#include "common/option_checks.h"
 #include "common/spec/hints.h"
 #include "common/version.h"
 
@@ -32,12 +32,7 @@ constexpr char kExitCodes[] =
 
 // What is wrong with a coordinator's address; nothing when it can be one.
 std::string CheckAddress(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  int port = 0;
-  if (colon != std::string::npos && colon > 0 && absl::SimpleAtoi(address.substr(colon + 1), &port) && port > 0 &&
-      port < 65536) {
-    return "";
-  }
+  if (IsHostPort(address)) return "";
   return absl::StrCat("expected HOST:PORT, such as 127.0.0.1:7437, here or in ACCRUE_COORDINATOR; found \"",
                       Printable(address), "\"");
 }

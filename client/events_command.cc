@@ -13,6 +13,7 @@
 #include "client/commands.h"
 #include "client/format.h"
 #include "client/job_client.h"
+#include "common/option_checks.h"
 
 namespace accrue {
 namespace {
@@ -132,7 +133,7 @@ void RegisterEventsCommand(CLI::App& app, CommandContext& context) {
   const auto options = std::make_shared<EventsOptions>();
   command->add_option("JOB", options->job, "The job's id, or its name (the newest of that name)")->required();
   command->add_option("--from", options->first_sequence, "Begin with the entry of this number (default: 1)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NonNegativeNumber());
   command->add_option("--kind", options->kinds, "Show only entries of this kind, such as commit or worker; may be repeated, or KIND,KIND")
       ->delimiter(',')
       ->allow_extra_args(false);

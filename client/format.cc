@@ -98,6 +98,27 @@ std::string FormatBytes(uint64_t size_bytes) {
   return absl::StrFormat("%.1f %s", value, units[unit]);
 }
 
+absl::StatusOr<int64_t> ParseBytes(absl::string_view text) {
+  const std::string lower = absl::AsciiStrToLower(absl::StripAsciiWhitespace(text));
+  const size_t digits = std::min(lower.find_first_not_of("0123456789."), lower.size());
+  absl::string_view unit = absl::StripLeadingAsciiWhitespace(absl::string_view(lower).substr(digits));
+  constexpr absl::string_view kPrefixes = "kmgtp";
+  const size_t prefix = unit.empty() ? absl::string_view::npos : kPrefixes.find(unit.front());
+  double factor = 1;
+  if (prefix != absl::string_view::npos) {
+    unit.remove_prefix(1);
+    factor = std::pow(absl::ConsumePrefix(&unit, "i") ? 1024 : 1000, static_cast<double>(prefix + 1));
+  }
+  absl::ConsumePrefix(&unit, "b");
+  double number = 0;
+  const bool formed = unit.empty() && absl::SimpleAtod(absl::string_view(lower).substr(0, digits), &number);
+  const double size_bytes = number * factor;
+  if (formed && size_bytes >= 1 << 20 && size_bytes < 9e18) return static_cast<int64_t>(size_bytes);
+  return absl::InvalidArgumentError(absl::StrCat(
+      "expected a size such as 80GiB, 80GB or a number of bytes, 1 MiB at least; found \"", Printable(text), "\"",
+      formed && factor == 1 ? ", which is bytes" : ""));
+}
+
 std::string FormatParameters(int64_t count) {
   if (count < 1000) return absl::StrCat(count);
   const char* const units[] = {"k", "M", "B", "T"};

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "accrue/v1/client.pb.h"
 
 namespace accrue {
@@ -13,6 +15,9 @@ namespace accrue {
 std::string FormatCount(int64_t value);        // 1,234,567
 std::string FormatDuration(double seconds);    // 0.4s, 42s, 3m 05s, 2h 07m, 3d 04h
 std::string FormatBytes(uint64_t size_bytes);  // 512 B, 1.5 GiB
+// Of 80GiB, 1.5 TB (thousands), 512m or a number of bytes. INVALID_ARGUMENT for anything else, and for less than 1 MiB,
+// which no device has: a unit was forgotten.
+absl::StatusOr<int64_t> ParseBytes(absl::string_view text);
 std::string FormatParameters(int64_t count);   // 124.4M
 std::string FormatLoss(double loss);           // 3.2145
 std::string FormatRate(double learning_rate);  // 6.00e-04

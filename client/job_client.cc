@@ -28,10 +28,11 @@ absl::Status FromGrpc(const grpc::Status& status, const std::string& address) {
         "no coordinator answers at ", address,
         ": start one with accrued, or name it with --coordinator HOST:PORT (", status.error_message(), ")"));
   }
-  if (code == absl::StatusCode::kNotFound && absl::StartsWith(status.error_message(), "no job ") &&
-      absl::StrContains(status.error_message(), "/")) {
-    return absl::NotFoundError(absl::StrCat(
-        status.error_message(), ": expected its id or its name, not a folder; accrue list shows the jobs"));
+  if (code == absl::StatusCode::kNotFound && absl::StartsWith(status.error_message(), "no job ")) {
+    const bool is_path = absl::StrContains(status.error_message(), "/");
+    return absl::NotFoundError(absl::StrCat(status.error_message(),
+                                            is_path ? ": expected its id or its name, not a folder" : "",
+                                            "; accrue list shows the jobs"));
   }
   if (code == absl::StatusCode::kDeadlineExceeded) {
     return absl::DeadlineExceededError(

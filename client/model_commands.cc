@@ -16,6 +16,7 @@
 #include "client/format.h"
 #include "client/job_file.h"
 #include "client/sampler.h"
+#include "common/option_checks.h"
 #include "common/status.h"
 #include "worker/backend/backend.h"
 #include "worker/checkpoint/checkpoint.h"
@@ -353,7 +354,7 @@ void RegisterSample(CLI::App& app, CommandContext& context) {
       ->check(CLI::Range(0.0, 100.0))
       ->capture_default_str();
   command->add_option("--top-k", options->sampler.top_k, "Only among the k likeliest tokens; 0: all")
-      ->check(CLI::NonNegativeNumber)
+      ->check(NonNegativeNumber())
       ->capture_default_str();
   command->add_option("--seed", options->sampler.seed, "Another seed, another text")->capture_default_str();
   command->add_option("--window", options->window, "The checkpoint of this window (default: the newest)");

@@ -24,6 +24,7 @@
 #include "client/job_file.h"
 #include "client/supervised_child.h"
 #include "client/watch.h"
+#include "common/option_checks.h"
 
 namespace accrue {
 namespace {
@@ -461,15 +462,16 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
       ->check(CLI::Range(1, 1024));
   run->add_option("--backend", options->backend,
                   "What the workers compute on: auto, cpu or cuda (default: auto, a GPU where one can be used)")
-      ->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+      ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->type_name("WHAT");
   run->add_option("--output", options->output,
                   "Folder for checkpoints, windows.jsonl and logs (default: ./runs/NAME)")
       ->type_name("DIR");
   CLI::Option* const resume_from =
       run->add_option("--resume-from", options->resume_from, "Go back to the checkpoint of this window")
-          ->check(CLI::NonNegativeNumber);
+          ->check(NonNegativeNumber());
   run->add_option("--until", options->until, "Stop, with a checkpoint, once this many windows of the job are done (default: all)")
-      ->check(CLI::PositiveNumber);
+      ->check(PositiveNumber());
   CLI::Option* const trace =
       run->add_option("--trace", options->trace,
                       "Write what each worker does in a few windows, from its second one on, to this file with the "
@@ -481,9 +483,14 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
   run->add_flag("--fresh", options->fresh, "Discard what the folder holds of this job")
       ->excludes(resume_from);
   run->callback([&context, options] {
-    if (const std::string folder = DirectoryOf(AbsolutePath(options->trace));
-        !options->trace.empty() && !context.file_system->IsDirectory(folder)) {
-      return context.Fail(kExitUsage, absl::StrCat("--trace ", options->trace, ": there is no folder ", folder));
+    if (!options->trace.empty()) {
+      const std::string path = AbsolutePath(options->trace), folder = DirectoryOf(path);
+      if (!context.file_system->IsDirectory(folder)) {
+        return context.Fail(kExitUsage, absl::StrCat("--trace ", options->trace, ": there is no folder ", folder));
+      }
+      if (context.file_system->IsDirectory(path)) {
+        return context.Fail(kExitUsage, absl::StrCat("--trace ", options->trace, ": this is a folder; name a file in it"));
+      }
     }
     const std::unique_ptr<JobFile> file = LoadJobFile(context, options->path);
     if (file != nullptr) LocalRun(context, *options, *file).Run();

@@ -1,6 +1,5 @@
 // validate and submit: what begins with a job file.
 #include <algorithm>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -15,6 +14,7 @@
 #include "client/job_file.h"
 #include "client/watch.h"
 #include "common/available_memory.h"
+#include "common/option_checks.h"
 #include "common/spec/huggingface_config.h"
 #include "common/status.h"
 #include "worker/app/job_parts.h"
@@ -154,7 +154,7 @@ void PrintMemory(std::ostream& out, const v1::JobSpec& spec, const MemoryReport&
 struct ValidateOptions {
   std::string path;
   bool only_estimate = false;
-  std::optional<uint64_t> memory_bytes;  // of a device; absent: this machine's
+  std::string memory;  // of a device, as given; empty: this machine's
 };
 
 void Validate(CommandContext& context, const ValidateOptions& options) {
@@ -184,10 +184,7 @@ void Validate(CommandContext& context, const ValidateOptions& options) {
   std::optional<MemoryReport> memory;
   if (shaped) {
     std::optional<int64_t> memory_bytes;
-    if (options.memory_bytes.has_value()) {
-      memory_bytes = static_cast<int64_t>(
-          std::min<uint64_t>(*options.memory_bytes, std::numeric_limits<int64_t>::max()));
-    }
+    if (!options.memory.empty()) memory_bytes = *ParseBytes(options.memory);  // checked when it was read
     absl::StatusOr<MemoryReport> report = ReportMemory(context, spec, memory_bytes);
     if (!report.ok()) return context.Fail(kExitInvalidSpec, report.status().message());
     memory = *std::move(report);
@@ -263,10 +260,10 @@ void RegisterSpecCommands(CLI::App& app, CommandContext& context) {
   validate->add_option("JOB.yaml", validated->path, "The job file")->required();
   validate->add_flag("--estimate", validated->only_estimate, "Print only the memory that a worker needs");
   validate
-      ->add_option("--memory", validated->memory_bytes,
-                   "What a worker's device has, such as 80GiB, 80GB or bytes. Default: what this machine has "
-                   "available")
-      ->transform(CLI::AsSizeValue(/*kb_is_1000=*/true))
+      ->add_option("--memory", validated->memory,
+                   "Memory of a worker's device, such as 80GiB, 80GB (thousands) or a number of bytes (default: what "
+                   "this machine has available)")
+      ->check([](const std::string& text) { return std::string(ParseBytes(text).status().message()); }, "")
       ->type_name("SIZE");
   validate->callback([&context, validated] { Validate(context, *validated); });
 
@@ -285,9 +282,9 @@ void RegisterSpecCommands(CLI::App& app, CommandContext& context) {
                    "Default: a folder of the coordinator's, which accrue describe names")
       ->type_name("DIR");
   submit->add_option("--resume-from", options->resume_from, "Resume from the checkpoint of this window")
-      ->check(CLI::NonNegativeNumber);
+      ->check(NonNegativeNumber());
   submit->add_option("--until", options->until, "Stop, with a checkpoint, once this many windows of the job are done (default: all)")
-      ->check(CLI::PositiveNumber);
+      ->check(PositiveNumber());
   submit->add_flag("--fresh", options->fresh, "Discard what the output folder holds of this job");
   submit->add_flag("--watch", options->watch, "Follow the job until it ends");
   submit->callback([&context, options] { Submit(context, *options); });

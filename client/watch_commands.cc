@@ -9,6 +9,7 @@
 #include "client/format.h"
 #include "client/interrupts.h"
 #include "client/watch.h"
+#include "common/option_checks.h"
 
 namespace accrue {
 namespace {
@@ -132,11 +133,11 @@ void RegisterWatchCommands(CLI::App& app, CommandContext& context) {
                  "accrue watch headers\naccrue watch headers --from 500 --every 10 > log.txt");
   add_job(watch);
   const auto options = std::make_shared<WatchOptions>();
-  watch->add_option("--from", options->first_window, "Begin with this window, counted from 0 (default: 0)")->check(CLI::NonNegativeNumber);
+  watch->add_option("--from", options->first_window, "Begin with this window, counted from 0 (default: 0)")->check(NonNegativeNumber());
   watch
       ->add_option("--every", options->every,
                    "Plain lines: print every Nth window (default: about a hundred lines)")
-      ->check(CLI::PositiveNumber);
+      ->check(PositiveNumber());
   watch->callback([&context, job, options] { WatchJob(context, *context.Connect(), *job, *options); });
 
   CLI::App* const wait = AddCommand(
@@ -145,7 +146,8 @@ void RegisterWatchCommands(CLI::App& app, CommandContext& context) {
   add_job(wait);
   const auto timeout = std::make_shared<std::optional<double>>();
   wait->add_option("--timeout", *timeout, "Give up after this many seconds, with exit code 1 (default: never)")
-      ->check(CLI::PositiveNumber);
+      ->check(PositiveNumber())
+      ->type_name("SECONDS");
   wait->callback([&context, job, timeout] { Wait(context, *job, *timeout); });
 }
 

@@ -209,6 +209,7 @@ std::string HintForUnknownField(absl::string_view name, const Descriptor& where)
   const std::string lower = absl::AsciiStrToLower(name);
   if (const auto habit = Habits().find(lower); habit != Habits().end())
     return absl::StrCat(": ", habit->second);
+  if (where.FindFieldByName(lower) != nullptr) return absl::StrCat(" (did you mean \"", lower, "\"?)");
   std::vector<std::string> elsewhere;
   FindPaths(*v1::JobSpec::descriptor(), "", lower, elsewhere);
   if (!elsewhere.empty()) return absl::StrCat(": it belongs at ", absl::StrJoin(elsewhere, " or "));

@@ -15,6 +15,11 @@ namespace {
 constexpr int64_t kMaxSequences = 1 << 24;
 constexpr int64_t kMaxWindows = 1'000'000'000;
 
+// "none, norms or block"
+std::string OneOf(const std::vector<std::string>& words) {
+  return absl::StrCat(absl::StrJoin(words.begin(), words.end() - 1, ", "), words.size() > 1 ? " or " : "", words.back());
+}
+
 class Checker {
  public:
   Checker(const v1::JobSpec& spec, Problems& problems) : spec_(spec), problems_(problems) {}
@@ -65,7 +70,7 @@ class Checker {
     for (const std::string& one : allowed) {
       if (word == one) return !problems_.Spoiled(path);
     }
-    problems_.Add(path, absl::StrCat(path, ": expected ", absl::StrJoin(allowed, " or "), ", found \"",
+    problems_.Add(path, absl::StrCat(path, ": expected ", OneOf(allowed), ", found \"",
                                      absl::Utf8SafeCEscape(word.substr(0, 100)), "\"",
                                      HintForUnknownWord(word, allowed)));
     return false;

@@ -15,6 +15,7 @@
 #include "common/fault_points.h"
 #include "common/file_system.h"
 #include "common/log.h"
+#include "coordinator/server/address.h"
 #include "coordinator/server/server.h"
 
 namespace {
@@ -31,6 +32,12 @@ std::string DefaultStateDirectory() {
 int Fail(const absl::Status& status) {
   std::cerr << "accrued: " << status.message() << "\n";
   return kExitError;
+}
+
+// What is wrong with an address to listen on; nothing when it will do. A wrong flag, which no supervisor mends by trying
+// again.
+std::string WhyNotLoopback(const std::string& text) {
+  return std::string(accrue::ParseLoopbackAddress(text).status().message());
 }
 
 absl::Status WriteReadyFile(const std::string& path, const accrue::Server& server) {
@@ -57,9 +64,11 @@ int main(int argc, char** argv) {
   CLI::App& app = options.app();
   app.add_option("--listen", server_options.listen, "Loopback address for gRPC; port 0: any")
       ->type_name("HOST:PORT")
+      ->check(WhyNotLoopback, "")
       ->capture_default_str();
   app.add_option("--http", server_options.http, "Loopback address for metrics, health and the status page; or none")
       ->type_name("HOST:PORT")
+      ->check([](const std::string& text) { return text == "none" ? "" : WhyNotLoopback(text); }, "")
       ->capture_default_str();
   app.add_option("--state", server_options.state_directory, "Folder for the journal, and for jobs submitted without --output; locked while in use")
       ->type_name("DIR")
@@ -71,16 +80,18 @@ int main(int argc, char** argv) {
   app.add_option("--worker-timeout", server_options.worker_timeout_seconds,
                  "Seconds of silence after which a worker is given up")
       ->capture_default_str()
-      ->check(CLI::Range(0.5, 3600.0));
+      ->check(CLI::Range(0.5, 3600.0))
+      ->type_name("SECONDS");
   app.add_option("--reconnect-timeout", server_options.reconnect_timeout_seconds,
                  "Seconds after a restart for which the workers of unfinished jobs are awaited; 0: as --worker-timeout")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 3600.0));
+      ->check(CLI::Range(0.0, 3600.0))
+      ->type_name("SECONDS");
   app.add_option("--background-joins", server_options.background_joins,
-                 "Whether workers that join copy the state beside the members' work, for which one member needs twice the "
-                 "memory of its accumulator more; false: while the next window waits")
+                 "Whether workers that join copy the state beside the members' work, for which one member needs memory for "
+                 "two more accumulators; false: while the next window waits")
       ->type_name("BOOL")
-      ->capture_default_str();
+      ->default_str("true");
   app.add_option("--stall-timeout", server_options.stall_timeout_seconds,
                  "Seconds of standing still (a disk that does not answer, say) after which accrued ends itself, with code "
                  "75, to be started again")

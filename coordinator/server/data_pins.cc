@@ -69,13 +69,21 @@ absl::StatusOr<v1::ShardPin> PinOne(FileSystem& file_system, Journal& journal, c
   return pin;
 }
 
+absl::Status Of(absl::string_view field, const absl::Status& status) {
+  return absl::Status(status.code(), absl::StrCat(field, ": ", status.message()));
+}
+
+// `field` is the job file's, for the errors.
 absl::StatusOr<std::vector<v1::ShardPin>> PinAll(FileSystem& file_system, Journal& journal, const PathRules& rules,
+                                                 absl::string_view field,
                                                  const google::protobuf::RepeatedPtrField<std::string>& patterns) {
   std::vector<v1::ShardPin> pins;
   for (const std::string& pattern : patterns) {
-    ACCRUE_ASSIGN_OR_RETURN(const std::string absolute, ResolvePath(file_system, rules, pattern));
-    ACCRUE_ASSIGN_OR_RETURN(const std::vector<std::string> paths, Glob(file_system, absolute));
-    for (const std::string& path : paths) {
+    const absl::StatusOr<std::string> absolute = ResolvePath(file_system, rules, pattern);
+    if (!absolute.ok()) return Of(field, absolute.status());
+    const absl::StatusOr<std::vector<std::string>> paths = Glob(file_system, *absolute);
+    if (!paths.ok()) return Of(field, paths.status());
+    for (const std::string& path : *paths) {
       ACCRUE_ASSIGN_OR_RETURN(v1::ShardPin pin, PinOne(file_system, journal, path));
       pins.push_back(std::move(pin));
     }
@@ -139,8 +147,9 @@ absl::StatusOr<std::string> ResolvePath(FileSystem& file_system, const PathRules
 absl::StatusOr<PinnedData> PinData(FileSystem& file_system, Journal& journal, const PathRules& rules,
                                    const v1::JobSpec& spec) {
   PinnedData data;
-  ACCRUE_ASSIGN_OR_RETURN(data.train, PinAll(file_system, journal, rules, spec.data().train()));
-  ACCRUE_ASSIGN_OR_RETURN(data.validation, PinAll(file_system, journal, rules, spec.data().validation()));
+  ACCRUE_ASSIGN_OR_RETURN(data.train, PinAll(file_system, journal, rules, "data.train", spec.data().train()));
+  ACCRUE_ASSIGN_OR_RETURN(data.validation,
+                          PinAll(file_system, journal, rules, "data.validation", spec.data().validation()));
   ACCRUE_ASSIGN_OR_RETURN(data.train_data,
                           Dataset::Open(file_system, ReferencesTo(data.train), OptionsOf(spec, true)));
   const int64_t available = data.train_data->sequences(), needed = spec.batch().sequences();

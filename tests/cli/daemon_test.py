@@ -62,9 +62,15 @@ class DaemonTest(CliTest):
 
     def test_no_listening_beyond_loopback(self):
         for address in ("0.0.0.0:0", "[::]:0", "nonsense"):
-            outcome = self.start("accrued", "--listen", address).wait()
-            self.assertNotEqual(outcome.code, 0)
-            self.assert_says(outcome.err, "expected an address" if address == "nonsense" else "loopback")
+            for flag in ("--listen", "--http"):
+                outcome = self.start("accrued", flag, address).wait()
+                self.assertEqual(outcome.code, harness.USAGE, outcome)
+                self.assert_says(outcome.err, flag, "expected an address" if address == "nonsense" else "loopback")
+
+    def test_worker_with_no_address(self):
+        outcome = self.start("accrue-worker", "--coordinator", "nonsense").wait()
+        self.assertEqual(outcome.code, harness.USAGE, outcome)
+        self.assert_says(outcome.err, "--coordinator: expected HOST:PORT", '"nonsense"')
 
     def test_worker_of_another_version(self):
         with open(harness.program("accrue-worker"), "rb") as file:

@@ -35,12 +35,12 @@ class DataTest(CliTest):
 
     def test_missing_shard(self):
         self.refuse(self.path("train.bin"), code=harness.NOT_FOUND)
-        self.refuse(self.path("none-*.bin"), code=harness.NOT_FOUND, data={"train": ["none-*.bin"]})
+        self.refuse("data.train: ", self.path("none-*.bin"), code=harness.NOT_FOUND, data={"train": ["none-*.bin"]})
         self.refuse(self.path("gone.bin"), code=harness.NOT_FOUND, data={"train": ["gone.bin"]})
 
     def test_missing_validation_shard(self):
         write_shard(self.shard(), tokens_of(1000))
-        self.refuse(self.path("validation.bin"), code=harness.NOT_FOUND, data={"validation": ["validation.bin"]})
+        self.refuse("data.validation: ", self.path("validation.bin"), code=harness.NOT_FOUND, data={"validation": ["validation.bin"]})
 
     def test_truncated_shard(self):
         write_shard(self.shard(), tokens_of(1000), count=1001)

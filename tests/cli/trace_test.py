@@ -102,10 +102,14 @@ class TraceTest(CliTest):
         job = self.write_job(windows=1)
         outcome = self.accrue("run", job, "--trace", "nowhere/trace.json", code=harness.USAGE)
         self.assert_says(outcome.err, "--trace nowhere/trace.json: there is no folder ", self.path("nowhere"))
+        self.assert_says(self.accrue("run", job, "--trace", ".", code=harness.USAGE).err, "--trace .: this is a folder")
         self.accrue("run", job, "--trace-windows", 3, code=harness.USAGE)
-        outcome = self.start("accrue-worker", "--trace", self.path("nowhere", "trace.json")).wait()
-        self.assertEqual(outcome.code, harness.USAGE, outcome)
-        self.assert_says(outcome.err, "there is no folder ", self.path("nowhere"))
+        for arguments, words in ((("--trace", self.path("nowhere", "trace.json")), "there is no folder " + self.path("nowhere")),
+                                 (("--trace", self.path()), "this is a folder"),
+                                 (("--trace-windows", "3"), "--trace-windows requires --trace")):
+            outcome = self.start("accrue-worker", *arguments).wait()
+            self.assertEqual(outcome.code, harness.USAGE, outcome)
+            self.assert_says(outcome.err, words)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,10 @@ TEST_F(CommandsTest, UnknownCommand_EvenWithHelp_ExitCode2AndTheNearestOne) {
       {{"run", "job.yaml", "--worker", "2"},
        "unknown option \"--worker\" (did you mean \"--workers\"?); accrue run --help says what is expected"},
       {{"list", "headers"}, "unexpected argument \"headers\"; accrue list --help says what is expected"},
+      {{"wait", "headers", "--timeout", "soon"},
+       "--timeout: expected a number above 0, found \"soon\"; accrue wait --help says what is expected"},
+      {{"watch", "headers", "--from", "-1"},
+       "--from: expected a number of 0 or above, found \"-1\"; accrue watch --help says what is expected"},
       {{"list", "--coordinator", "somewhere"},
        "--coordinator: expected HOST:PORT, such as 127.0.0.1:7437, here or in ACCRUE_COORDINATOR; found \"somewhere\"; "
        "accrue list --help says what is expected"}};
@@ -132,7 +136,7 @@ TEST_F(CommandsTest, UnknownJob_ExitCode4) {
   for (const char* const command : {"describe", "cancel", "pause", "watch", "wait", "events"}) {
     const ClientResult result = Run({command, "nothing"});
     EXPECT_EQ(result.exit_code, 4) << command;
-    EXPECT_EQ(result.err, "accrue: no job \"nothing\"; there is headers-1\n") << command;
+    EXPECT_EQ(result.err, "accrue: no job \"nothing\"; accrue list shows the jobs\n") << command;
   }
   EXPECT_EQ(Run({"checkpoint", "list", "nothing"}).exit_code, 4);
 }
@@ -241,7 +245,24 @@ TEST_F(CommandsTest, ValidateEstimate_MemoryOfADevice_WhatFitsAtEveryLevel) {
   EXPECT_THAT(result.out, ContainsRegex("\n  attention +[0-9.]+ MiB +[0-9.]+ MiB +[a-z0-9]+ +<- this job\n"));
   EXPECT_THAT(RunAccrue({"validate", "--estimate", path, "--memory", "1MiB"}).out,
               HasSubstr("The job as it is does not fit.\n"));
-  EXPECT_EQ(RunAccrue({"validate", "--estimate", path, "--memory", "much"}).exit_code, 2);
+}
+
+TEST_F(CommandsTest, ValidateEstimate_MemoryInOtherUnits_UnderstoodOrRefused) {
+  const std::string path = WriteJob(kJob);
+  const auto available = [&path](const std::string& size) -> json {
+    return json::parse(RunAccrue({"validate", path, "--memory", size, "-o", "json"}).out)["memory"]["available_bytes"];
+  };
+  EXPECT_EQ(available("1.5GiB"), 3LL << 29);
+  EXPECT_EQ(available("80 g"), 80'000'000'000);
+  EXPECT_EQ(available("2ti"), 2LL << 40);
+  EXPECT_EQ(available("1048576"), 1 << 20);
+  for (const std::string size : {"80", "0", "-1GiB", "much", "80Gigs", "1023KiB", "GiB", "1e3PiB", ""}) {
+    const ClientResult result = RunAccrue({"validate", path, "--memory", size});
+    EXPECT_EQ(result.exit_code, 2) << size;
+    EXPECT_EQ(result.err, absl::StrCat("accrue: --memory: expected a size such as 80GiB, 80GB or a number of bytes, 1 MiB at "
+                                       "least; found \"", size, "\"", size == "80" || size == "0" ? ", which is bytes" : "",
+                                       "; accrue validate --help says what is expected\n"));
+  }
 }
 
 TEST_F(CommandsTest, ValidateEstimate_ShapeNotKnownHere_ExitCode4) {

@@ -132,7 +132,7 @@ class FakeJobService : public v1::JobService::Service {
   grpc::Status Known(const std::string& job) const {
     if (job == "headers" || job == "headers-1") return grpc::Status::OK;
     return grpc::Status(grpc::StatusCode::NOT_FOUND,
-                        absl::StrCat("no job \"", job, "\"; there is headers-1"));
+                        absl::StrCat("no job \"", job, "\""));
   }
 
   grpc::Status Submit(grpc::ServerContext*, const v1::SubmitRequest* request,

@@ -57,6 +57,7 @@ TEST(ParseJob, Misspelled_NearestNameIsOffered) {
       "job.yaml:3:17: model.architecture: expected gpt2 or llama, found \"gtp2\" (did you mean \"gpt2\"?)");
   EXPECT_EQ(ErrorOf("seed: 1234", "learning_rate: 1234"),
             "job.yaml:28:1: unknown field \"learning_rate\": it belongs at optimizer.learning_rate");
+  EXPECT_EQ(ErrorOf("seed: 1234", "Seed: 1234"), "job.yaml:28:1: unknown field \"Seed\" (did you mean \"seed\"?)");
 }
 
 TEST(ParseJob, OtherToolsNames_SaidWhatToWrite) {
@@ -190,8 +191,7 @@ TEST(ParseJob, Impossible_PlacedAtTheField) {
   EXPECT_EQ(ErrorOf("accumulation: {mode: exact}", "audit: {fraction: 0}\naccumulation: {mode: fast}"), "accepted");
   EXPECT_EQ(ErrorOf("seed: 1234", "audit: {fraction: 1}"), "accepted");
   EXPECT_EQ(ErrorOf("seed: 1234", "recompute: blocks"),
-            "job.yaml:28:12: recompute: expected none or norms or attention or block, found \"blocks\" (did "
-            "you mean "
+            "job.yaml:28:12: recompute: expected none, norms, attention or block, found \"blocks\" (did you mean "
             "\"block\"?)");
   EXPECT_EQ(ErrorOf("seed: 1234", "recompute: attention"), "accepted");
   EXPECT_EQ(ErrorOf("learning_rate: 1.0e-3", "learning_rate: -1.0e-3"),

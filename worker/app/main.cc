@@ -16,6 +16,7 @@
 #include "common/config.h"
 #include "common/fault_points.h"
 #include "common/log.h"
+#include "common/option_checks.h"
 #include "common/synthetic.h"
 #include "common/version.h"
 #include "worker/app/job_factory.h"
@@ -164,14 +165,20 @@ std::unique_ptr<Tracer> MakeTracer(const Flags& flags, const v1::Hello& hello, c
 }
 
 // Asked at the start: a trace is written long after, when nobody looks.
-absl::Status CheckTraceFolder(const std::string& trace) {
+absl::Status CheckTraceFile(const std::string& trace) {
+  if (trace.empty()) return absl::OkStatus();
   const std::string folder = DirectoryOf(trace);
-  if (trace.empty() || FileSystem::Real().IsDirectory(folder)) return absl::OkStatus();
-  return absl::NotFoundError(absl::StrCat("--trace ", trace, ": there is no folder ", folder));
+  if (!FileSystem::Real().IsDirectory(folder)) {
+    return absl::NotFoundError(absl::StrCat("--trace ", trace, ": there is no folder ", folder));
+  }
+  if (FileSystem::Real().IsDirectory(trace)) {
+    return absl::InvalidArgumentError(absl::StrCat("--trace ", trace, ": this is a folder; name a file in it"));
+  }
+  return absl::OkStatus();
 }
 
 int Run(const Flags& flags) {
-  if (const absl::Status status = CheckTraceFolder(flags.trace); !status.ok()) {
+  if (const absl::Status status = CheckTraceFile(flags.trace); !status.ok()) {
     std::cerr << "accrue-worker: " << status.message() << "\n";
     return kUsageExitCode;
   }
@@ -242,7 +249,15 @@ int main(int argc, char** argv) {
   accrue::SignalWatcher::BlockSignals();
   accrue::Flags flags;
   accrue::DaemonOptions options("accrue-worker", "Computes units of training jobs for a coordinator (accrued).");
-  options.app().add_option("--coordinator", flags.coordinator, "Address of accrued, HOST:PORT")->capture_default_str();
+  options.app()
+      .add_option("--coordinator", flags.coordinator, "Address of accrued")
+      ->type_name("HOST:PORT")
+      ->check(
+          [](const std::string& text) {
+            return accrue::IsHostPort(text) ? "" : "expected HOST:PORT, such as 127.0.0.1:7437; found \"" + text + "\"";
+          },
+          "")
+      ->capture_default_str();
   options.app()
       .add_option("--threads", flags.threads, "Threads that compute; 0: all of the machine. Results do not depend on it")
       ->check(CLI::Range(0, 1024))
@@ -252,50 +267,65 @@ int main(int argc, char** argv) {
                   "What computes: cpu, cuda (a GPU, or an error that says why not), or auto: a GPU where one can be used, "
                   "else the CPU; the log says which and why")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
+      ->type_name("WHAT")
       ->capture_default_str();
   options.app()
       .add_option("--gpu", flags.gpu,
                   "Number of the GPU that computes, of those that CUDA_VISIBLE_DEVICES leaves (default: the one that the "
                   "fewest workers of this machine have taken)")
       ->check(CLI::Range(0, 1023));
-  options.app().add_option(
-      "--cuda-plugin", flags.cuda_plugin,
-      "File of the CUDA backend (default: libaccrue_cuda.so beside this program, then in ../lib/accrue from there)");
-  options.app().add_option("--name", flags.name, "Name shown to people (default: host and process)");
-  options.app().add_option("--data-root", flags.data_roots,
-                           "Folder that training data lie under; may be repeated. Without one, any absolute path is read");
+  options.app()
+      .add_option("--cuda-plugin", flags.cuda_plugin,
+                  "The CUDA backend (default: libaccrue_cuda.so beside this program, then in ../lib/accrue from there)")
+      ->type_name("FILE");
+  options.app().add_option("--name", flags.name, "Name shown to people (default: host and process)")->type_name("NAME");
+  options.app()
+      .add_option("--data-root", flags.data_roots,
+                  "Folder that training data lie under; may be given more than once. Without one, any absolute path is "
+                  "read")
+      ->type_name("DIR");
   options.app()
       .add_option("--collective-address", flags.collective_address,
                   "Address of this machine for the exchange of gradients with other workers")
+      ->type_name("HOST")
       ->capture_default_str();
   options.app()
       .add_option("--coordinator-timeout", flags.coordinator_timeout_s,
                   "Seconds for which what is held of a job is kept while no coordinator answers. The worker goes on to "
                   "look for one afterwards, with nothing held")
       ->check(CLI::Range(int64_t{0}, int64_t{30'000'000}))
+      ->type_name("SECONDS")
       ->capture_default_str();
   options.app()
       .add_option("--stall-timeout", flags.stall_timeout_s,
                   "Seconds after which a unit that does not end ends the process, if units took no more than a twentieth of "
                   "that before (else 20 times the longest one's time); anything but a unit is given 20 times as long")
       ->check(CLI::Range(0.1, 1e6))
+      ->type_name("SECONDS")
       ->capture_default_str();
-  options.app().add_option(
-      "--synthetic", flags.synthetic,
-      "MILLISECONDS[,PARAMETERS]: for tests of a fleet. Units take this time and no processor; nothing is learnt");
   options.app()
-      .add_option("--trace", flags.trace,
-                  "Write what the worker does in a few windows to this file, a Chrome trace for Perfetto or "
-                  "chrome://tracing: from its second window on, once the last of them commits or its job ends")
-      ->type_name("FILE");
+      .add_option("--synthetic", flags.synthetic,
+                  "MILLISECONDS[,PARAMETERS]: for tests of a fleet. Units take this time and no processor; nothing is "
+                  "learnt")
+      ->type_name("UNIT");
+  CLI::Option* const trace = options.app().add_option(
+      "--trace", flags.trace,
+      "Write what the worker does in a few windows to this file, a Chrome trace for Perfetto or chrome://tracing: from its "
+      "second window on, once the last of them commits or its job ends");
+  trace->type_name("FILE");
   options.app()
       .add_option("--trace-windows", flags.trace_windows, "How many windows --trace records")
       ->check(CLI::Range(int64_t{1}, int64_t{10'000}))
+      ->needs(trace)
       ->capture_default_str();
-  options.app().add_option("--fault", flags.faults,
-                           "NAME[@WINDOW][#N]=kill|stop|exit|hang|error: for tests of recovery, fail at this point");
-  options.app().add_option("--fault-once", flags.fault_once,
-                           "Folder in which processes mark the faults that were made, so that each is made once");
+  options.app()
+      .add_option("--fault", flags.faults,
+                  "NAME[@WINDOW][#N][=kill|stop|exit|hang|error]: for tests of recovery, fail at this point")
+      ->type_name("POINT");
+  options.app()
+      .add_option("--fault-once", flags.fault_once,
+                  "Folder in which processes mark the faults that were made, so that each is made once")
+      ->type_name("DIR");
   options.app().add_flag("--list-fault-points", flags.list_fault_points, "Print the points that --fault knows");
   if (std::optional<int> exit_code = options.Parse(argc, argv)) return *exit_code;
   if (flags.list_fault_points) {
