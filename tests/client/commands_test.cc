@@ -334,8 +334,8 @@ TEST_F(CommandsTest, Watch_BrokenConnection_GoesOnFromTheNextWindow) {
   EXPECT_THAT(service_.watched_from(), ElementsAre(0, 1));
   // Once the job is known, by its id: a newer one may take the name.
   EXPECT_THAT(service_.watched_jobs(), ElementsAre("headers", "headers-1"));
-  EXPECT_THAT(result.out,
-              HasSubstr("trying again from window 2\nconnected again, from window 2\nwindow 2/4"));
+  EXPECT_THAT(result.out, HasSubstr("connection lost; trying again from window 2: no coordinator answers at "));
+  EXPECT_THAT(result.out, HasSubstr("(broken)\nconnected again, from window 2\nwindow 2/4"));
   EXPECT_THAT(result.out, HasSubstr("headers-1 failed after window 2 of 4, loss 3.2500: disk full\n"));
 }
 
