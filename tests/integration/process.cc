@@ -51,6 +51,13 @@ void Process::Signal(int number) const {
   kill(pid_, number);
 }
 
+void Process::WaitUntilStopped() const {
+  ACCRUE_CHECK(pid_ > 0);
+  siginfo_t info{};
+  EXPECT_EQ(waitid(P_PID, static_cast<id_t>(pid_), &info, WSTOPPED | WEXITED | WNOWAIT), 0);
+  EXPECT_EQ(info.si_code, CLD_STOPPED) << "the process ended; it wrote:\n" << Log();
+}
+
 int Process::Wait() {
   if (pid_ < 0) return exit_code_;
   const int descriptor = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));

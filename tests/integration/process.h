@@ -17,6 +17,8 @@ class Process {
   Process& operator=(const Process&) = delete;
 
   void Signal(int number) const;
+  // Waits until it stands still, as by SIGSTOP. Fails the test if it ends instead.
+  void WaitUntilStopped() const;
   // Waits for the end; the exit code, or 128 + the signal that ended it. Kills it, and fails the test, after a long
   // time.
   int Wait();
