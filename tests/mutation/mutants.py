@@ -207,6 +207,8 @@ MUTANTS = [
            " && window >= 0) Write", "tracer_test"),
     Mutant("a trace takes the memory that was taken ahead", "worker/trace/tracer.cc",
            "if (events_.size() < options_.most_spans)", "if (true)", "tracer_test"),
+    Mutant("a communicator that meets on another thread tells the tracer nothing of it",
+           "worker/trace/traced_collectives.h", "/*traces_meeting=*/false", "/*traces_meeting=*/true", "tracer_test"),
     Mutant("the wait for a seal ends with it", "worker/core/window_runner.cc", "EndOpen(Span::kWaitForSeal, sealed_ns)",
            "Now()", "window_trace_test"),
 ]

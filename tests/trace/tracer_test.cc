@@ -3,10 +3,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "worker/trace/traced_collectives.h"
 
 namespace accrue {
 namespace {
@@ -177,6 +179,43 @@ TEST_F(TracerTest, Begin_WithoutAFile_TellsTheProfilerAlone) {
   RunWindow(tracer, 3);
   tracer.EndJob();
   EXPECT_THAT(ranges.notes, ElementsAre("+window 3", "+unit 4", "+quantise and add 1", "-", "-", "-"));
+}
+
+// Does nothing, and says that it went well.
+class IdleCommunicator : public Communicator {
+ public:
+  int rank() const override { return 0; }
+  int size() const override { return 1; }
+  absl::Status Meet() override { return absl::OkStatus(); }
+  absl::Status AllReduce(const int64_t*, int64_t*, int64_t) override { return absl::OkStatus(); }
+  absl::Status AllReduce(const float*, float*, int64_t) override { return absl::OkStatus(); }
+  absl::Status Broadcast(void*, size_t, int) override { return absl::OkStatus(); }
+  void Abort() override {}
+};
+
+class IdleCollectives : public CollectiveFactory {
+ public:
+  absl::StatusOr<std::unique_ptr<Communicator>> Create(const std::string&, int, int, int64_t) override {
+    return std::make_unique<IdleCommunicator>();
+  }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string&, int, int, int64_t) override {
+    return std::make_unique<IdleCommunicator>();
+  }
+};
+
+// The tracer is the compute thread's, and a communicator made ahead meets on another one.
+TEST_F(TracerTest, Meet_OfACommunicatorMadeAhead_TellsNobody) {
+  NotedRanges ranges;
+  Tracer tracer({}, clock_, FileSystem::Real(), &ranges);
+  IdleCollectives idle;
+  TracedCollectives collectives(idle, tracer);
+  std::unique_ptr<Communicator> ahead = *collectives.CreateAhead("ahead", 0, 1, 1);
+  EXPECT_TRUE(ahead->Meet().ok());
+  int64_t sum = 0;
+  const int64_t one = 1;
+  EXPECT_TRUE(ahead->AllReduce(&one, &sum, 1).ok());
+  EXPECT_TRUE((*collectives.Create("now", 0, 1, 1))->Meet().ok());
+  EXPECT_THAT(ranges.notes, ElementsAre("+all-reduce 0", "-", "+meet -1", "-"));
 }
 
 TEST_F(TracerTest, EndJob_InAFolderThatIsNotThere_GoesOn) {

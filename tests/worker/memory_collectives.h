@@ -44,6 +44,10 @@ class MemoryCollectives : public CollectiveFactory {
     if (room == nullptr) room = std::make_shared<Room>(size);
     return std::make_unique<Member>(*this, room, name, rank);
   }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string& name, int rank, int size,
+                                                            int64_t deadline_ms) override {
+    return Create(name, rank, size, deadline_ms);
+  }
 
   // The operations that were completed, such as "all-reduce" and "broadcast from 1".
   std::vector<std::string> Operations(const std::string& communicator) {

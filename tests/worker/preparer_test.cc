@@ -153,6 +153,11 @@ class CountingFactory : public CollectiveFactory {
     ++made;
     return inner_.Create(name, rank, size, deadline_ms);
   }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string& name, int rank, int size,
+                                                            int64_t deadline_ms) override {
+    ++made;
+    return inner_.CreateAhead(name, rank, size, deadline_ms);
+  }
   std::atomic<int> made{0};
 
  private:
@@ -191,7 +196,9 @@ class NotBeside : public CollectiveFactory {
   absl::StatusOr<std::unique_ptr<Communicator>> Create(const std::string&, int, int, int64_t) override {
     return absl::InternalError("made on another thread");
   }
-  bool MeetsBesideWork() const override { return false; }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string&, int, int, int64_t) override {
+    return absl::UnimplementedError("only the thread that computes");
+  }
 };
 
 TEST(PreparerWithoutBackgroundMeetings, Prepare_IsRefused) {

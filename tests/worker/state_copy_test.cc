@@ -71,6 +71,10 @@ class WiredFactory : public CollectiveFactory {
     if (!inner.ok() || name.find("copy") == std::string::npos) return inner;
     return std::make_unique<WiredCommunicator>(*std::move(inner), wire_);
   }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string& name, int rank, int size,
+                                                            int64_t deadline_ms) override {
+    return inner_.CreateAhead(name, rank, size, deadline_ms);
+  }
 
  private:
   CollectiveFactory& inner_;

@@ -61,9 +61,11 @@ class CollectiveFactory {
                                                                       int64_t deadline_ms) {
     return Create(name, rank, size, deadline_ms);  // where all memory is the host's
   }
-  // Whether a communicator of Create may meet on another thread while the one that computes is in operations
-  // of others.
-  virtual bool MeetsBesideWork() const { return true; }
+  // The same as Create, but its Meet is of another thread, while the one that computes is in operations of other
+  // communicators; that one has it from then on. UNIMPLEMENTED where this cannot be. Who wraps a factory must pass
+  // it on.
+  virtual absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string& name, int rank, int size,
+                                                                    int64_t deadline_ms) = 0;
   // Create and Meet, for who need not abort the meeting.
   absl::StatusOr<std::unique_ptr<Communicator>> Form(const std::string& name, int rank, int size, int64_t deadline_ms);
 };

@@ -25,7 +25,10 @@ class DeviceAndHostCollectives : public CollectiveFactory {
                                                               int64_t deadline_ms) override {
     return host_->Create(name, rank, size, deadline_ms);
   }
-  bool MeetsBesideWork() const override { return device_->MeetsBesideWork(); }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string& name, int rank, int size,
+                                                            int64_t deadline_ms) override {
+    return device_->CreateAhead(name, rank, size, deadline_ms);
+  }
 
  private:
   const std::unique_ptr<CollectiveFactory> device_, host_;

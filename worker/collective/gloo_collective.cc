@@ -163,6 +163,10 @@ class GlooFactory : public CollectiveFactory {
     std::shared_ptr<GlooMesh> mesh = size == 1 ? nullptr : std::make_shared<GlooMesh>(rank, size, device_);
     return std::make_unique<GlooCommunicator>(name, rank, size, deadline_ms, std::move(mesh), *doorbell_, *store_);
   }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string& name, int rank, int size,
+                                                            int64_t deadline_ms) override {
+    return Create(name, rank, size, deadline_ms);
+  }
 
  private:
   const std::shared_ptr<gloo::transport::Device> device_;

@@ -91,9 +91,6 @@ void Preparer::Run() {
 }
 
 absl::StatusOr<std::unique_ptr<Communicator>> Preparer::Form(const v1::Prepare& order) {
-  if (!collectives_.MeetsBesideWork()) {
-    return absl::UnimplementedError("communicators of this backend are formed by the thread that computes");
-  }
   ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerPreparing, order.key().window()));
   const auto found = std::find(order.members().begin(), order.members().end(), order.key().incarnation());
   if (found == order.members().end()) {
@@ -103,8 +100,8 @@ absl::StatusOr<std::unique_ptr<Communicator>> Preparer::Form(const v1::Prepare& 
   }
   ACCRUE_ASSIGN_OR_RETURN(
       std::unique_ptr<Communicator> communicator,
-      collectives_.Create(order.communicator(), static_cast<int>(found - order.members().begin()),
-                          order.members_size(), deadline_ms_));
+      collectives_.CreateAhead(order.communicator(), static_cast<int>(found - order.members().begin()),
+                               order.members_size(), deadline_ms_));
   {
     absl::MutexLock lock(&mutex_);
     if (name_ != order.communicator()) return absl::AbortedError("given up");

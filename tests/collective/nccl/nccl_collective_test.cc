@@ -387,6 +387,9 @@ class NamedFactory : public CollectiveFactory {
   absl::StatusOr<std::unique_ptr<Communicator>> Create(const std::string&, int, int, int64_t) override {
     return absl::UnimplementedError(name_);
   }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string&, int, int, int64_t) override {
+    return absl::UnimplementedError(name_ + " ahead");
+  }
 
  private:
   const std::string name_;
@@ -396,7 +399,18 @@ TEST(DeviceAndHostCollectives, Create_EachFromItsOwn) {
   DeviceAndHostCollectives both(std::make_unique<NamedFactory>("device"), std::make_unique<NamedFactory>("host"));
   EXPECT_EQ(both.Create("c", 0, 2, 1).status().message(), "device");
   EXPECT_EQ(both.CreateForHost("c", 0, 2, 1).status().message(), "host");
+  EXPECT_EQ(both.CreateAhead("c", 0, 2, 1).status().message(), "device ahead");
   EXPECT_EQ(NamedFactory("one").CreateForHost("c", 0, 2, 1).status().message(), "one");
+}
+
+// One stream and one pair of host buffers serve all communicators: they are the compute thread's.
+TEST(CreateNcclFactory, CreateAhead_Unimplemented) {
+  World world;
+  MemoryRendezvous store;
+  FakeCalls calls(world);
+  auto factory = CreateNcclFactory({}, calls, Clock::Real(), &store);
+  ASSERT_TRUE(factory.ok()) << factory.status();
+  EXPECT_EQ((*factory)->CreateAhead("c", 0, 2, 1).status().code(), absl::StatusCode::kUnimplemented);
 }
 
 TEST(CreateNcclFactory, ForeignAddress_InvalidArgument) {

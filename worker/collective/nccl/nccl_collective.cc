@@ -262,7 +262,9 @@ class NcclFactory : public CollectiveFactory {
     return std::make_unique<NcclCommunicator>(name, rank, size, deadline_ms, *doorbell_, calls_, clock_, *store_);
   }
   // One stream and one pair of host buffers serve all communicators.
-  bool MeetsBesideWork() const override { return false; }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string&, int, int, int64_t) override {
+    return absl::UnimplementedError("NCCL's communicators are formed by the thread that computes");
+  }
 
  private:
   const std::unique_ptr<Doorbell> doorbell_;

@@ -83,6 +83,10 @@ class CudaCollectives : public CollectiveFactory {
                                                        int64_t deadline_ms) override {
     return factory_->Create(name, rank, size, deadline_ms);
   }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string& name, int rank, int size,
+                                                            int64_t deadline_ms) override {
+    return factory_->CreateAhead(name, rank, size, deadline_ms);
+  }
 
  private:
   const std::unique_ptr<nccl::Calls> calls_;
