@@ -45,6 +45,7 @@ struct Worker {
   int64_t last_seen_ns = 0;
   int64_t memory_bytes = 0;
   double unit_ns = 0;  // exponentially weighted mean of measured times
+  bool unit_ns_is_a_guess = false;  // the next measurement replaces it
   int64_t windows = 0;
   JobId job;
   Role role = Role::kIdle;
@@ -305,6 +306,7 @@ class Machine {
   bool PlanWindows(Job& job);
   bool OrderProbe(Job& job);
   void PlanWindow(Job& job, int64_t number);
+  void DoubtIdle(const std::vector<Incarnation>& lessees, const std::vector<int64_t>& counts);
   bool LeaseFreeUnits(Job& job);
   void LeaseFree(Job& job, WindowRun& run);
   void SendPlan(Job& job, WindowRun& run, Incarnation worker, std::vector<UnitRange> units,

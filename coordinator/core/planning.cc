@@ -1,5 +1,6 @@
 // Who computes what: plans of whole windows, one ahead, and leases of units that have lost their holder.
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,8 @@ namespace {
 // The next window is planned once this part of the current one is reported: late enough to have measured,
 // early enough that data is there in time.
 constexpr int64_t kPlanAheadDivisor = 2;
+// How true the time of a worker without units still is after a window.
+constexpr double kBeliefInIdle = 0.98;
 // In a reason for people.
 constexpr size_t kMaxSharesShown = 16;
 
@@ -107,6 +110,7 @@ void Machine::PlanWindow(Job& job, int64_t number) {
   }
   std::map<Incarnation, std::vector<UnitRange>> units;
   for (size_t i = 0; i < lessees.size(); ++i) units[lessees[i]] = run.Grant(lessees[i], counts[i]);
+  DoubtIdle(lessees, counts);
   ChooseAudits(job, run);
   job.lessees = std::move(lessees);
   job.shares = counts;
@@ -117,6 +121,19 @@ void Machine::PlanWindow(Job& job, int64_t number) {
     const bool sealed_before = workers_.at(member).sealed_window == number - 1;
     SendPlan(job, planned, member, std::move(units[member]), std::move(evaluation_shares[member]),
              ahead || sealed_before ? std::vector<int>() : job.exponents);
+  }
+}
+
+// Who was so slow that it gets nothing is not measured any more, and would get nothing for ever. So what was
+// measured is taken to be a little less true with every window, until it gets a unit and is measured again.
+void Machine::DoubtIdle(const std::vector<Incarnation>& lessees, const std::vector<int64_t>& counts) {
+  const int64_t units = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  if (units < static_cast<int64_t>(lessees.size())) return;  // there are not enough
+  for (size_t i = 0; i < lessees.size(); ++i) {
+    if (counts[i] > 0) continue;
+    Worker& worker = workers_.at(lessees[i]);
+    worker.unit_ns *= kBeliefInIdle;
+    worker.unit_ns_is_a_guess = true;
   }
 }
 

@@ -89,7 +89,10 @@ void Machine::CountUnit(Job& job, WindowRun& run, Worker& worker, const UnitRepo
   // What it takes for a unit tells of the window on the way, whichever this one is of.
   if (job.current && &*job.current != &run) job.current->Touch(worker.identity.incarnation);
   const auto time_ns = static_cast<double>(report.compute_ns);
-  worker.unit_ns = worker.unit_ns == 0 ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
+  const bool first = worker.unit_ns == 0;
+  const bool replaces = first || worker.unit_ns_is_a_guess;
+  worker.unit_ns = replaces ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
+  worker.unit_ns_is_a_guess = first;  // it pays for what is made once
 }
 
 void Machine::OnProbeReported(Job& job, const UnitsReported& event) {

@@ -1,6 +1,7 @@
 // A window without deaths: plan, verdict, seal, step, commit.
 #include <algorithm>
 #include <bit>
+#include <functional>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -160,6 +161,49 @@ TEST(Window, UnequalUnitTimes_NextPlanFollowsThem) {
   harness.Compute(workers[1], 1);
   EXPECT_THAT(harness.Held(workers[0], 2), SizeIs(9));
   EXPECT_THAT(harness.Held(workers[1], 2), SizeIs(3));
+}
+
+// Two workers with 12 units a window: how many the second has of each window, its units taking so long.
+std::vector<size_t> SharesOfSecond(int64_t windows, const std::function<int64_t(int64_t unit_of_its)>& time_ns) {
+  Harness harness;
+  JobConfig config = SmallJob();
+  config.units_per_window = 12;
+  config.total_windows = config.schedule.total_windows = windows + 2;
+  harness.Submit(config);
+  const auto workers = harness.Start(2);
+  std::vector<size_t> shares;
+  int64_t computed = 0;
+  for (int64_t window = 0; window < windows; ++window) {
+    const std::vector<int64_t> units = harness.Held(workers[1], window);
+    shares.push_back(units.size());
+    for (int64_t unit : units) {
+      UnitReport report = harness.UnitOf(window, unit);
+      report.compute_ns = time_ns(computed++);
+      harness.special[{window, unit}] = report;
+    }
+    harness.RunWindow({workers[1], workers[0]}, window);
+  }
+  return shares;
+}
+
+TEST(Window, FirstUnitOfAWorkerIsSlow_SoonForgotten) {
+  const auto shares = SharesOfSecond(4, [](int64_t unit) { return unit == 0 ? 130'000'000 : 1'000'000; });
+  EXPECT_THAT(shares, ElementsAre(6, 6, 6, 6));
+}
+
+// It gets nothing, so it is not measured any more: that must not be the end of it.
+TEST(Window, SlowForAWhile_GetsUnitsAgain) {
+  const auto shares = SharesOfSecond(200, [](int64_t unit) { return unit < 6 ? 100'000'000 : 1'000'000; });
+  EXPECT_EQ(shares[2], 0u);
+  EXPECT_EQ(shares.back(), 6u);
+}
+
+TEST(Window, SlowForEver_IsTriedNowAndThen) {
+  const auto shares = SharesOfSecond(400, [](int64_t) { return 30'000'000; });
+  const auto tries = 400 - std::count(shares.begin() + 2, shares.end(), 0u);
+  EXPECT_GE(tries, 4);
+  EXPECT_LE(tries, 16);
+  EXPECT_LE(*std::max_element(shares.begin() + 2, shares.end()), 1u);
 }
 
 // ---- verdicts ----
