@@ -45,7 +45,8 @@ struct Worker {
   int64_t last_seen_ns = 0;
   int64_t memory_bytes = 0;
   double unit_ns = 0;  // exponentially weighted mean of measured times
-  bool unit_ns_is_a_guess = false;  // the next measurement replaces it
+  bool measured_once = false;  // unit_ns is that of its first unit
+  double belief = 1;           // the part of unit_ns that plans still believe in; below 1, the next measurement replaces it
   int64_t windows = 0;
   JobId job;
   Role role = Role::kIdle;

@@ -75,7 +75,7 @@ std::vector<Load> Machine::LoadsOf(const std::vector<Incarnation>& workers, cons
   loads.reserve(workers.size());
   for (Incarnation worker : workers) {
     const Leases::Share share = pending == nullptr ? Leases::Share() : pending->ShareOf(worker);
-    loads.push_back({workers_.at(worker).unit_ns, share.leased - share.done});
+    loads.push_back({workers_.at(worker).unit_ns * workers_.at(worker).belief, share.leased - share.done});
   }
   return loads;
 }
@@ -131,9 +131,7 @@ void Machine::DoubtIdle(const std::vector<Incarnation>& lessees, const std::vect
   if (units < static_cast<int64_t>(lessees.size())) return;  // there are not enough
   for (size_t i = 0; i < lessees.size(); ++i) {
     if (counts[i] > 0) continue;
-    Worker& worker = workers_.at(lessees[i]);
-    worker.unit_ns *= kBeliefInIdle;
-    worker.unit_ns_is_a_guess = true;
+    workers_.at(lessees[i]).belief *= kBeliefInIdle;
   }
 }
 

@@ -11,6 +11,7 @@ namespace {
 
 // Weight of the newest unit in a worker's mean time.
 constexpr double kNewestWeight = 0.2;
+constexpr double kMuchLess = 0.5;
 
 }  // namespace
 
@@ -89,10 +90,12 @@ void Machine::CountUnit(Job& job, WindowRun& run, Worker& worker, const UnitRepo
   // What it takes for a unit tells of the window on the way, whichever this one is of.
   if (job.current && &*job.current != &run) job.current->Touch(worker.identity.incarnation);
   const auto time_ns = static_cast<double>(report.compute_ns);
-  const bool first = worker.unit_ns == 0;
-  const bool replaces = first || worker.unit_ns_is_a_guess;
+  // The first unit pays for what is made once.
+  const bool first = worker.unit_ns == 0, beyond_first = worker.measured_once && time_ns < kMuchLess * worker.unit_ns;
+  const bool replaces = first || beyond_first || worker.belief < 1;
   worker.unit_ns = replaces ? time_ns : worker.unit_ns + kNewestWeight * (time_ns - worker.unit_ns);
-  worker.unit_ns_is_a_guess = first;  // it pays for what is made once
+  worker.measured_once = first;
+  worker.belief = 1;
 }
 
 void Machine::OnProbeReported(Job& job, const UnitsReported& event) {
