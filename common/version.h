@@ -6,6 +6,6 @@ namespace accrue {
 inline constexpr char kVersion[] = "0.1.0";
 
 // Raised whenever a kernel's bits change. Part of the numeric class.
-inline constexpr int kKernelRevision = 3;
+inline constexpr int kKernelRevision = 4;
 
 }  // namespace accrue

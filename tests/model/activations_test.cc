@@ -42,6 +42,21 @@ int64_t BytesOfLayer(ModelConfig model, DType precision, Recompute recompute) {
   return bytes / kTokens;
 }
 
+// The head's weight crosses memory once a chunk, its gradient twice: docs/numerics.md, section 4, has the rule.
+TEST(PlanTraining, HeadRows_FewChunksOfLogitsThatNeverExistWhole) {
+  ModelConfig model = Gpt2();
+  const auto rows = [&](int64_t vocabulary, int64_t batch, int64_t length) {
+    model.vocabulary = vocabulary;
+    model.context = length;
+    return PlanTraining(model, DType::kBF16, batch, length, Recompute::kNone).head_rows;
+  };
+  EXPECT_EQ(rows(50257, 1, 100), 100);      // the whole unit
+  EXPECT_EQ(rows(50257, 4, 256), 256);      // the least
+  EXPECT_EQ(rows(8192, 8, 256), 1024);      // 32 MiB of binary32 logits
+  EXPECT_EQ(rows(50257, 32, 1024), 4096);   // an eighth
+  EXPECT_EQ(rows(50257, 33, 1000), 4160);   // rounded up
+}
+
 TEST(PlanTraining, OneLayerMore_TakesWhatItsLevelKeeps) {
   for (const ModelConfig& model : {Gpt2(), Llama()}) {
     for (const DType precision : {DType::kF32, DType::kBF16}) {

@@ -7,10 +7,11 @@ namespace accrue {
 namespace {
 
 constexpr int64_t kAlignmentBytes = 64;
-// About this much of binary32 logits at a time, but enough rows to keep the head's products efficient: the
-// weight and its gradient are read once per chunk.
+// About this much of binary32 logits at a time, but enough rows to keep the head's products efficient, and few chunks in
+// a unit: the weight and its gradient are read once per chunk.
 constexpr int64_t kLogitsBytes = int64_t{32} << 20;
 constexpr int64_t kLeastHeadRows = 256;
+constexpr int64_t kMostHeadChunks = 8;
 constexpr int64_t kHeadRowsMultiple = 64;
 
 class Planner {
@@ -32,7 +33,9 @@ class Planner {
 
 int64_t HeadRows(int64_t vocabulary, int64_t rows) {
   const int64_t fitting = kLogitsBytes / (4 * vocabulary) / kHeadRowsMultiple * kHeadRowsMultiple;
-  return std::min(rows, std::max(kLeastHeadRows, fitting));
+  const int64_t share = kHeadRowsMultiple * kMostHeadChunks;
+  const int64_t for_few_chunks = (rows + share - 1) / share * kHeadRowsMultiple;
+  return std::min(rows, std::max({kLeastHeadRows, fitting, for_few_chunks}));
 }
 
 // The parts of a layer's activations. Attention's and the MLP's are never read together, unless the whole
