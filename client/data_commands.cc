@@ -48,8 +48,8 @@ void PrintReport(CommandContext& context, const PrepareOptions& options, const P
     rows.push_back(
         {"validation", FormatCount(report.validation_documents), FormatCount(report.validation_tokens)});
   }
-  *context.out << (report.was_complete ? "Nothing to do: " : "Wrote ") << manifest.shards.size() << " shards"
-               << (report.was_complete ? " are complete in " : " to ") << options.output << ", tokenizer "
+  *context.out << (report.was_complete ? "Nothing to do: " : "Wrote ") << manifest.shards.size() << (manifest.shards.size() == 1 ? " shard" : " shards")
+               << (!report.was_complete ? " to " : manifest.shards.size() == 1 ? " is complete in " : " are complete in ") << options.output << ", tokenizer "
                << manifest.tokenizer << ", vocabulary " << manifest.vocabulary << "\n"
                << FormatTable(rows);
 }

@@ -9,7 +9,7 @@ namespace accrue {
 namespace {
 
 constexpr size_t kMaxQueued = 4096;
-constexpr int64_t kFirstPauseMs = 100, kLongestPauseMs = 3000;
+constexpr int64_t kFirstPauseMs = 100, kLongestPauseMs = 400;
 
 }  // namespace
 

@@ -83,7 +83,7 @@ class GrpcJobClient : public JobClient {
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
     // How long a connection may take to be made: on a busy machine a coordinator may be slow to answer.
     arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 2000);
-    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+    arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 400);
     arguments.SetMaxReceiveMessageSize(64 << 20);
     // A coordinator that is cut off or stopped is noticed, though the connection stands.
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 5000);

@@ -190,7 +190,7 @@ std::string DataReportToText(const DataReport& report) {
     }
     absl::StrAppend(&text, "\n");
   }
-  absl::StrAppend(&text, report.shards.size(), " shards, ", tokens, " tokens: ", report.ok ? "ok" : "NOT ok",
+  absl::StrAppend(&text, report.shards.size(), report.shards.size() == 1 ? " shard, " : " shards, ", tokens, " tokens: ", report.ok ? "ok" : "NOT ok",
                   "\n");
   return text;
 }

@@ -29,17 +29,18 @@ void Machine::OnJobSubmitted(const JobSubmitted& event) {
   jobs_.push_back(std::move(owned));
   jobs_by_id_[config.id] = &job;
 
-  Record(job, job.origin.restart ? "restart" : "submitted",
-         absl::StrCat(Counted(config.total_windows, "window"), " of ", Counted(config.units_per_window, "unit"),
-                      job.origin.live ? "; if no member is left, from " : ", from ",
-                      job.origin.checkpoint_directory.empty()
-                          ? std::string("scratch")
-                          : absl::StrCat("the checkpoint at window ", job.committed)));
-  if (job.committed > 0 && job.committed >= job.EndWindow() && !EvaluationDue(job, job.committed)) {
+  const std::string begins =
+      absl::StrCat(Counted(config.total_windows, "window"), " of ", Counted(config.units_per_window, "unit"),
+                   job.origin.live ? "; if no member is left, from " : ", from ",
+                   job.origin.checkpoint_directory.empty() ? std::string("scratch")
+                                                           : absl::StrCat("the checkpoint at window ", job.committed));
+  const bool over = job.committed > 0 && job.committed >= job.EndWindow() && !EvaluationDue(job, job.committed);
+  if (job.origin.live && !over) BeginRestoring(job);
+  Record(job, job.origin.restart ? "restart" : "submitted", begins);
+  if (over) {
     EndJob(job, JobState::kSucceeded, absl::StrCat("window ", job.committed, " was already reached"));
     return;
   }
-  if (job.origin.live) BeginRestoring(job);
   match_idle_ = true;
   touched_.insert(&job);
 }

@@ -207,10 +207,6 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& given
   ACCRUE_RETURN_IF_ERROR(state.OpenJournal(options, coordinator_options.core));
   state.coordinator =
       std::make_unique<Coordinator>(coordinator_options, *state.journal, state.rendezvous, state.metrics);
-  for (const std::string& root : options.data_roots) {
-    if (options.file_system->IsDirectory(root)) continue;
-    LogWarning("data root is no folder; submissions find nothing there", {{"path", root}});
-  }
   state.worker_service = MakeWorkerService(*state.coordinator, state.rendezvous, *options.clock);
   state.job_service =
       MakeJobService(*state.coordinator, *state.journal, *options.file_system, options.data_roots);

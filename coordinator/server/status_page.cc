@@ -122,6 +122,12 @@ std::string Shortened(double value) {
   return absl::StrFormat("%.3g", value);
 }
 
+// As the client writes it.
+std::string BytesText(int64_t size_bytes) {
+  const double mib = static_cast<double>(size_bytes) / (1 << 20);
+  return mib < 1024 ? absl::StrFormat("%.1f MiB", mib) : absl::StrFormat("%.1f GiB", mib / 1024);
+}
+
 std::string DurationText(double seconds) {
   const int64_t whole = static_cast<int64_t>(std::llround(std::clamp(seconds, 0.0, 1e12)));
   if (whole < 60) return absl::StrCat(whole, " s");
@@ -135,8 +141,7 @@ std::string WorkerRow(const v1::WorkerStatus& w) {
   const bool slow = w.relative_unit_time() >= kSlowFactor;
   absl::StrAppend(&row, "<td class=\"n", slow ? " slow" : "", "\">", OrDash(1e3 * w.unit_seconds(), " ms"),
                   "</td><td class=n>", OrDash(w.relative_unit_time(), "×"), "</td>");
-  absl::StrAppendFormat(&row, "<td class=n>%sB</td><td class=n>%d</td></tr>\n",
-                        Shortened(static_cast<double>(w.memory_bytes())), w.windows());
+  absl::StrAppendFormat(&row, "<td class=n>%s</td><td class=n>%d</td></tr>\n", BytesText(w.memory_bytes()), w.windows());
   return row;
 }
 

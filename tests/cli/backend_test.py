@@ -37,6 +37,12 @@ class BackendTest(CliTest):
         line = worker.wait_for_line("backend chosen")
         self.assert_says(line, f"backend={chosen} ", f"asked_for={backend} ", *parts)
 
+    def test_gpu_without_a_gpu_backend(self):
+        for given in (("--backend", "cpu"), ("--synthetic", "5")):
+            outcome = self.worker("--gpu", "7", *given).wait()
+            self.assertEqual(outcome.code, harness.USAGE, outcome)
+            self.assert_says(outcome.err, "--gpu 7: ", given[0], "takes no GPU")
+
     # ---- cuda: an error, before anything is asked of a coordinator ----
 
     def test_no_plugin(self):

@@ -67,6 +67,13 @@ class DaemonTest(CliTest):
                 self.assertEqual(outcome.code, harness.USAGE, outcome)
                 self.assert_says(outcome.err, flag, "expected an address" if address == "nonsense" else "loopback")
 
+    def test_data_root_that_is_no_folder(self):
+        outcome = self.start("accrued", "--listen", "127.0.0.1:0", "--http", "none", "--state", self.path("state"),
+                             "--data-root", self.path("nowhere")).wait()
+        self.assertEqual(outcome.code, harness.USAGE, outcome)
+        self.assert_says(outcome.err, "--data-root", self.path("nowhere"))
+        self.assertFalse(os.path.exists(self.path("state")))
+
     def test_worker_with_no_address(self):
         outcome = self.start("accrue-worker", "--coordinator", "nonsense").wait()
         self.assertEqual(outcome.code, harness.USAGE, outcome)

@@ -81,6 +81,7 @@ class SteerTest(CliTest):
         entries = [json.loads(line) for line in outcome.out.splitlines()]
         self.assertEqual([entry["sequence"] for entry in entries], list(range(1, len(entries) + 1)))
         self.assert_says(entries[-1]["reason"], "cancelled")
+        self.assertEqual({entry["timeline"] for entry in entries}, {0})  # its worker outlived the coordinator
         begins = [entry for entry in entries if entry["kind"] in ("submitted", "restart")]
         self.assertEqual([entry["kind"] for entry in begins], ["submitted", "restart"])
         self.assertRegex(begins[1]["reason"], "; if no member is left, from (scratch|the checkpoint at window [0-9]+)$")

@@ -14,6 +14,8 @@ TEST_F(RestoreTest, Submitted_WithLiveMembers_WaitsForThemAndSaysSo) {
   EXPECT_EQ(h.View().state, JobState::kWaiting);
   EXPECT_THAT(h.View().reason, HasSubstr("waits for the 3 workers that held the state of window 3"));
   EXPECT_EQ(h.View().window, Window(3));
+  ASSERT_FALSE(h.ledger.empty());
+  EXPECT_EQ(h.ledger[0].timeline, Timeline(2));  // theirs, not the one that begins if none comes back
   const Incarnation fresh = h.Join();
   EXPECT_THAT(h.Sent<AssignJob>(), IsEmpty());
   EXPECT_EQ(h.core.WhyNotAwaited(kB), "");

@@ -195,6 +195,11 @@ int Run(const Flags& flags) {
     std::cerr << "accrue-worker: --synthetic computes nothing, so it takes no GPU: leave --backend cuda out\n";
     return kUsageExitCode;
   }
+  if (flags.gpu >= 0 && (synthetic || flags.backend == "cpu")) {
+    std::cerr << "accrue-worker: --gpu " << flags.gpu << ": " << (synthetic ? "--synthetic" : "--backend cpu")
+              << " takes no GPU: leave one of the two out\n";
+    return kUsageExitCode;
+  }
   const absl::StatusOr<ChosenBackend> chosen = ChooseWorkersBackend(flags, synthetic.has_value());
   if (!chosen.ok()) {
     std::cerr << "accrue-worker: --backend " << flags.backend << ": " << chosen.status().message() << "\n";
