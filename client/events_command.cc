@@ -18,7 +18,7 @@
 namespace accrue {
 namespace {
 
-constexpr int kFirstPauseMs = 100, kLongestPauseMs = 3000;
+constexpr int kFirstPauseMs = 100, kLongestPauseMs = 400;
 
 struct EventsOptions {
   std::string job;
@@ -86,6 +86,7 @@ class LedgerReader {
       if (next_ > before) pause_ms = kFirstPauseMs;
       poll(nullptr, 0, pause_ms);
       pause_ms = std::min(2 * pause_ms, kLongestPauseMs);
+      client_->AwaitConnection(kLongestPauseMs);
     }
   }
 

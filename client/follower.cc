@@ -62,6 +62,7 @@ void Follower::Run() {
     if (next_window_ > before) pause_ms = kFirstPauseMs;
     if (!Pause(pause_ms)) return;
     pause_ms = std::min(2 * pause_ms, kLongestPauseMs);
+    client_.AwaitConnection(kLongestPauseMs);
   }
 }
 

@@ -35,6 +35,9 @@ class JobClient {
   // Does not connect yet: the first call does. `address` is HOST:PORT.
   static std::unique_ptr<JobClient> Create(const std::string& address);
   virtual ~JobClient() = default;
+  // Waits until there is a connection, at most so long. A connection is made only while somebody waits for it or for
+  // a call's answer; a call fails at once after one that could not be made.
+  virtual void AwaitConnection(int64_t timeout_ms) {}
 
   virtual absl::StatusOr<v1::SubmitResponse> Submit(const v1::SubmitRequest& request) = 0;
   virtual absl::StatusOr<v1::ListResponse> List() = 0;

@@ -85,10 +85,10 @@ class FakeJobService : public v1::JobService::Service {
   }
 
   // Starts to listen; the address is for --coordinator.
-  std::string Start() {
+  std::string Start(const std::string& listen = "127.0.0.1:0") {
     int port = 0;
     grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+    builder.AddListeningPort(listen, grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(this);
     server_ = builder.BuildAndStart();
     return absl::StrCat("127.0.0.1:", port);

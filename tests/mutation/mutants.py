@@ -181,6 +181,8 @@ MUTANTS = [
            "    transport_->Abort();", "", "gloo_collective_test", "*MiddleOfAMessage*"),
     Mutant("a worker of another version is refused", "coordinator/server/worker_service.cc",
            "if (hello.version() != kVersion) {", "if (false) {", "server_test"),
+    Mutant("a client finds a coordinator that is back", "client/job_client.cc",
+           "    channel_->WaitForConnected(", "    if (timeout_ms < 0) channel_->WaitForConnected(", "client_test"),
     # GPUs: docs/cuda.md
     Mutant("a collective follows the computation", "worker/collective/nccl/nccl_collective.cc",
            "    calls_.FollowCompute();\n", "", "nccl_collective_test"),
