@@ -24,7 +24,9 @@ using UncommittedStep = WorkerHolds::UncommittedStep;
 // What the seal that a step followed has said: the same to all of its members.
 auto SealOf(const UncommittedStep& step) {
   return std::make_tuple(step.stepped.key.epoch, step.verdict, step.valid_tokens,
-                         std::bit_cast<uint64_t>(step.loss_sum), step.vanished_elements, step.next_exponents);
+                         std::bit_cast<uint64_t>(step.loss_sum), step.vanished_elements, step.next_exponents,
+                         step.next_loss_scale ? step.next_loss_scale->exponent : -1,
+                         step.next_loss_scale ? step.next_loss_scale->good_windows : -1);
 }
 
 // The units in the accumulator that went into the step: those of a bucket that was not final before.
@@ -51,6 +53,7 @@ void Machine::BeginRestoring(Job& job) {
   job.digest = live.digest;
   job.parameter_hash = live.parameter_hash;
   job.exponents = live.exponents;
+  job.loss_scale = live.loss_scale;
   job.numeric_class = live.layout.numeric_class;
   job.tensors = live.layout.tensors;
   job.tensor_elements = live.layout.tensor_elements;
@@ -376,6 +379,7 @@ void Machine::AdoptStep(Job& job, Holders ahead, const Holders& level) {
   sealed.totals.loss_sum = step.loss_sum;
   sealed.totals.vanished_elements = step.vanished_elements;
   sealed.next_exponents = step.next_exponents;
+  sealed.next_loss_scale = step.next_loss_scale;
   for (const WorkerHolds* holds : ahead) {
     const WindowComputed& computed = holds->step->computed;
     for (const UnitRange& range : UnitsOf(computed)) {
@@ -409,7 +413,7 @@ void Machine::AdoptStep(Job& job, Holders ahead, const Holders& level) {
   if (EvaluationDue(job, next->number)) next->evaluation.emplace(next->number, job.config.evaluation_units);
   job.next = std::move(next);
   if (job.next->evaluation) AdoptEvaluation(job, job.next->evaluation, ahead);
-  for (const WorkerHolds* holds : ahead) SendPlan(job, *job.next, holds->from, {}, {}, step.next_exponents);
+  for (const WorkerHolds* holds : ahead) SendPlan(job, *job.next, holds->from, {}, {}, {step.next_exponents, step.next_loss_scale});
 }
 
 }  // namespace accrue::core
