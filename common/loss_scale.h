@@ -14,12 +14,12 @@ namespace accrue {
 inline constexpr int kLeastLossScale = 0;
 inline constexpr int kMostGrownLossScale = 15;
 inline constexpr int kMostInitialLossScale = 24;
-// Of a job file that says nothing.
-inline constexpr int64_t kDefaultInitialLossScale = 32768;
+// Of a job file that says nothing. The loss is a sum over tokens: others, who take its mean, begin with a multiple of this.
+inline constexpr int64_t kDefaultInitialLossScale = 1024;
 inline constexpr int64_t kDefaultGrowthWindows = 2000;
 
 struct LossScaleConfig {
-  int initial_exponent = kMostGrownLossScale;
+  int initial_exponent = 10;
   int64_t growth_windows = kDefaultGrowthWindows;
   friend bool operator==(const LossScaleConfig&, const LossScaleConfig&) = default;
 };

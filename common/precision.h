@@ -32,8 +32,9 @@ inline const char* PrecisionName(Precision precision) {
   return "";
 }
 
-// The inverse, of a valid spec's word.
+// The inverse, of a valid spec's word; fp32 where there is none.
 inline Precision PrecisionOf(const std::string& name) {
+  if (name.empty()) return Precision::kFp32;
   for (Precision precision : kPrecisions) {
     if (name == PrecisionName(precision)) return precision;
   }

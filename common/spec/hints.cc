@@ -27,7 +27,7 @@ constexpr char kMicroBatch[] =
     "write batch.micro_batch, the sequences computed at once; it belongs to the job, not to a device";
 constexpr char kPrecision[] = "write precision: bf16, fp16, tf32 or fp32";
 constexpr char kLossScale[] =
-    "write precision: fp16, and loss_scale: {initial: 32768} where the first loss scale is to be another";
+    "write precision: fp16, and loss_scale: {initial: 1024} where the first loss scale is to be another";
 constexpr char kGrowthWindows[] = "write loss_scale.growth_windows, counted in optimizer steps";
 constexpr char kWindows[] = "write windows: a window is one optimizer step";
 constexpr char kEpochs[] = "write epochs";

@@ -111,7 +111,7 @@ TEST(LossScale, Fp16_DefaultsAndBounds) {
   const auto spec_with = [](const std::string& more) { return absl::StrCat(kLeast, more); };
   EXPECT_FALSE(LossScaleOf(WithDefaults(kLeast)).has_value());
   EXPECT_FALSE(WithDefaults(kLeast).has_loss_scale());
-  EXPECT_EQ(LossScaleOf(WithDefaults(spec_with("precision: fp16\n"))), (LossScaleConfig{15, 2000}));
+  EXPECT_EQ(LossScaleOf(WithDefaults(spec_with("precision: fp16\n"))), (LossScaleConfig{10, 2000}));
   EXPECT_EQ(LossScaleOf(WithDefaults(spec_with("precision: fp16\nloss_scale: {initial: 1, growth_windows: 7}\n"))),
             (LossScaleConfig{0, 7}));
   EXPECT_EQ(LossScaleOf(WithDefaults(spec_with("precision: fp16\nloss_scale: {initial: 16777216}\n"))),

@@ -111,6 +111,75 @@ TEST_F(WindowRunnerTest, Windows_OneTwoAndThreeMembers_EqualDigests) {
   }
 }
 
+// The plan's in the first window, the seals' from there on; parameters are those of a job without one.
+TEST_F(WindowRunnerTest, LossScale_OfPlanAndSeals_IsUsedAndKept) {
+  auto scaled = Add(1), plain = Add(2);
+  const std::vector<int> exponents = Probe(*plain);
+  {
+    v1::CoordinatorMessage message;
+    *message.mutable_probe()->mutable_key() = scaled->Key(0);
+    message.mutable_probe()->mutable_loss_scale()->set_exponent(9);
+    scaled->Tell(message);
+    const v1::UnitReport report = scaled->link.Take().unit_reports().reports(0);
+    EXPECT_EQ(NextExponents(kUnits, {report.max_exponents().begin(), report.max_exponents().end()}), exponents);
+    EXPECT_EQ(scaled->engine().last_loss_scale, 9);
+  }
+  const std::vector<int> next = {7, 8};
+  for (int64_t window = 0; window < 2; ++window) {
+    const std::vector<int> first = window == 0 ? exponents : std::vector<int>();
+    const std::optional<LossScale> given = window == 0 ? std::make_optional(LossScale{9, 3}) : std::nullopt;
+    plain->Plan(window, {{0, 6}}, first);
+    scaled->Plan(window, {{0, 6}}, first, 0, 0, given);
+    std::vector<v1::UnitReport> plain_reports, reports;
+    plain->TakeComputed(&plain_reports);
+    scaled->TakeComputed(&reports);
+    EXPECT_EQ(scaled->engine().last_loss_scale, window == 0 ? 9 : 7);
+    v1::Seal seal = SealOf(reports, {1}, "scaled"), plain_seal = SealOf(plain_reports, {2}, "plain");
+    EXPECT_EQ(seal.SerializeAsString().size(), plain_seal.SerializeAsString().size() + 1);  // but for the name
+    seal.mutable_next_loss_scale()->set_exponent(next[window]);
+    seal.mutable_next_loss_scale()->set_good_windows(window);
+    TellSeal(*scaled, seal, window);
+    TellSeal(*plain, plain_seal, window);
+    const v1::Stepped stepped = scaled->TakeStepped(), plain_stepped = plain->TakeStepped();
+    EXPECT_EQ(stepped.parameter_hash(), plain_stepped.parameter_hash());
+    EXPECT_EQ(stepped.gradient_norm(), plain_stepped.gradient_norm());
+    EXPECT_NE(stepped.digest(), plain_stepped.digest());  // the scale is part of it
+    scaled->Commit(window, stepped.digest());
+    plain->Commit(window, plain_stepped.digest());
+  }
+  scaled->Release();
+  EXPECT_EQ(scaled->job->state->loss_scale(), (LossScale{8, 1}));
+}
+
+TEST_F(WindowRunnerTest, LossScale_WindowSkipped_IsTheSealsAllTheSame) {
+  auto member = Add(1);
+  const std::vector<int> exponents = Probe(*member);
+  member->engine().odd_window = 0;
+  member->engine().odd_factor = std::numeric_limits<float>::infinity();
+  member->Plan(0, {{0, 6}}, exponents, 0, 0, LossScale{15, 0});
+  std::vector<v1::UnitReport> reports;
+  member->TakeComputed(&reports);
+  v1::Seal seal = SealOf(reports, {1}, "solo");
+  ASSERT_EQ(seal.verdict(), v1::VERDICT_SKIP);
+  seal.mutable_next_exponents()->Assign(exponents.begin(), exponents.end());
+  seal.mutable_next_loss_scale()->set_exponent(14);
+  TellSeal(*member, seal, 0);
+  member->Commit(0, member->TakeStepped().digest());
+  member->Plan(1, {{0, 6}});
+  reports.clear();
+  member->TakeComputed(&reports);
+  EXPECT_EQ(member->engine().last_loss_scale, 14);
+}
+
+TEST_F(WindowRunnerTest, LossScale_Impossible_JobIsGivenUp) {
+  auto member = Add(1);
+  member->Plan(0, {{0, 6}}, Probe(*member), 0, 0, LossScale{200, 0});
+  const v1::WorkerMessage message = member->link.Take();
+  ASSERT_TRUE(message.has_job_failed()) << message.DebugString();
+  EXPECT_NE(message.job_failed().reason().find("loss scale 2^200"), std::string::npos);
+  member->Join();
+}
+
 TEST_F(WindowRunnerTest, Windows_SeveralBuckets_EqualDigests) {
   const std::vector<TensorShape> shapes = {{"a", {3000}}, {"b.weight", {2100, 2000}}, {"c.weight", {50, 1000}}};
   std::string alone;

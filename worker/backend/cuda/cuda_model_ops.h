@@ -17,7 +17,7 @@ namespace accrue::cuda {
 class CudaModelOps : public ModelOps {
  public:
   // Of the products that the rules choose algorithms for: CudaGemm::NumericName.
-  virtual std::string GemmName() = 0;
+  virtual std::string GemmName(GemmKind kind) = 0;
 };
 
 // Codes of CudaGemm::Create.
