@@ -122,7 +122,8 @@ TEST(Accumulator, ScaledGradients_SameSumsReportsAndNorm) {
         EXPECT_EQ(stats.vanished_elements, expected.vanished_elements) << scale;
       }
       EXPECT_EQ(scaled->Norm(77), plain->Norm(77)) << scale;
-      if (mode == AccumulationMode::kExact) EXPECT_EQ(AllSums(*scaled, layout), AllSums(*plain, layout)) << scale;
+      if (mode == AccumulationMode::kFast) continue;
+      EXPECT_EQ(AllSums(*scaled, layout), AllSums(*plain, layout)) << scale;
     }
   }
 }
