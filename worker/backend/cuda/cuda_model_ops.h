@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "worker/backend/cuda/cuda_device.h"
+#include "worker/backend/cuda/gemm_problem.h"
 #include "worker/backend/model_ops.h"
 
 namespace accrue::cuda {
