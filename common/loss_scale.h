@@ -30,7 +30,10 @@ struct LossScale {
   int64_t good_windows = 0;  // that stepped in a row since it changed last
   friend bool operator==(const LossScale&, const LossScale&) = default;
 
-  int64_t Value() const { return int64_t{1} << exponent; }
+  bool IsPossible() const {
+    return exponent >= kLeastLossScale && exponent <= kMostInitialLossScale && good_windows >= 0;
+  }
+  int64_t Value() const { return int64_t{1} << exponent; }  // requires IsPossible()
 };
 
 // What became of a window, as far as the scale cares.

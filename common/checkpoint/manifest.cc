@@ -76,9 +76,7 @@ absl::Status CheckManifest(const CheckpointManifest& manifest) {
       return absl::InvalidArgumentError(absl::StrCat("exponent ", exponent, " is beyond +-", kMaxExponent));
     }
   }
-  if (manifest.loss_scale && (manifest.loss_scale->exponent < kLeastLossScale ||
-                              manifest.loss_scale->exponent > kMostInitialLossScale ||
-                              manifest.loss_scale->good_windows < 0)) {
+  if (manifest.loss_scale && !manifest.loss_scale->IsPossible()) {
     return absl::InvalidArgumentError(absl::StrCat("loss scale exponent ", manifest.loss_scale->exponent, " after ",
                                                    manifest.loss_scale->good_windows, " windows is none that there can be"));
   }

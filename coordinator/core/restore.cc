@@ -180,6 +180,11 @@ std::string Machine::WhyStepUnusable(const Job& job, const WorkerHolds& holds) c
     return absl::StrCat("it stepped with attempt ", key.attempt.value(), " of window ", key.window.value(),
                         ", which was void: the last is ", live.attempt.value());
   }
+  const std::optional<LossScale>& next = holds.step->next_loss_scale;
+  if (next.has_value() != job.config.loss_scale.has_value() || (next && !next->IsPossible())) {
+    const std::string given = next ? absl::StrCat("loss scale 2^", next->exponent) : "no loss scale";
+    return absl::StrCat("the seal that it followed gave ", given, ", which the job cannot have");
+  }
   std::vector<bool> seen(static_cast<size_t>(job.config.units_per_window), false);
   for (const UnitRange& range : UnitsOf(holds.step->computed)) {
     if (range.first < 0 || range.count < 1 || range.first > job.config.units_per_window - range.count) {

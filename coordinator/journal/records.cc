@@ -57,7 +57,7 @@ absl::StatusOr<std::optional<LossScale>> LossScaleFromText(const std::string& te
   LossScale scale;
   const std::vector<std::string> parts = absl::StrSplit(text, ' ');
   if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &scale.exponent) ||
-      !absl::SimpleAtoi(parts[1], &scale.good_windows)) {
+      !absl::SimpleAtoi(parts[1], &scale.good_windows) || !scale.IsPossible()) {
     return absl::DataLossError(absl::StrCat("the journal holds a loss scale that it cannot have written: ", text));
   }
   return std::make_optional(scale);

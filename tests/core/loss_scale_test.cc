@@ -1,5 +1,5 @@
-// The loss scale of fp16: halved by skips, doubled by windows that step, and what a restart, a rollback and a replay make
-// of it. docs/numerics.md, section 12.
+// The loss scale of fp16: halved by skips, doubled by windows that step, and what a restart, a rollback and a replay
+// make of it. docs/numerics.md, section 12.
 #include "common/loss_scale.h"
 
 #include <set>
@@ -100,8 +100,8 @@ TEST_F(LossScaleTest, Windows_SealDecidesCommitRecordsPositionHolds) {
   EXPECT_THAT(h.ledger, Contains(Field(&LedgerEntry::reason, "halved to 16")));
   EXPECT_THAT(h.ledger, Contains(Field(&LedgerEntry::reason, "doubled to 32: 3 windows stepped in a row")));
   EXPECT_THAT(h.ledger, Contains(Field(&LedgerEntry::reason,
-                                       "a gradient is not finite with loss scale 32, which is too high: as fp16 has it at "
-                                       "times")));
+                                       "a gradient is not finite with loss scale 32, which is too high: as fp16 has it "
+                                       "at times")));
 }
 
 TEST_F(LossScaleTest, NonFiniteAtTheLeast_LedgerSaysWhatToDo) {
@@ -216,7 +216,9 @@ class LossScaleRestoreTest : public RestoreTest {
 TEST_F(LossScaleRestoreTest, CoordinatorDied_WindowGoesOnWithItsScale) {
   live_.loss_scale = LossScale{7, 2};
   Submit(Fp16Job());
-  for (Incarnation worker : {kA, kB, kC}) ResumeFp16(Level(worker, worker == kA ? std::vector<int64_t>{0} : std::vector<int64_t>{}));
+  for (Incarnation worker : {kA, kB, kC}) {
+    ResumeFp16(Level(worker, worker == kA ? std::vector<int64_t>{0} : std::vector<int64_t>{}));
+  }
   std::set<Incarnation> told;  // with the first plan; the next ones bring units
   for (const Send& send : h.Effects<Send>()) {
     const auto* plan = std::get_if<Plan>(&send.message);
@@ -240,6 +242,18 @@ TEST_F(LossScaleRestoreTest, CoordinatorDiedAfterTheStep_GoesOnWithTheSealsScale
   ASSERT_EQ(h.commits.size(), 1u);
   EXPECT_EQ(h.commits[0].loss_scale, (LossScale{7, 2}));
   for (Incarnation worker : {kA, kB, kC}) EXPECT_EQ(h.Last<Plan>(worker).loss_scale, (LossScale{8, 0}));
+}
+
+TEST_F(LossScaleRestoreTest, StepWithoutAScaleOrWithAnImpossibleOne_IsNotBelieved) {
+  live_.loss_scale = LossScale{7, 2};
+  Submit(Fp16Job());
+  for (Incarnation worker : {kA, kB}) {
+    WorkerHolds holds = Ahead(worker, {{0, 4}});
+    if (worker == kB) holds.step->next_loss_scale = LossScale{99, 0};
+    ResumeFp16(holds);
+    ASSERT_EQ(Expelled().size(), 1u);
+    EXPECT_THAT(Expelled()[0].reason, HasSubstr(worker == kA ? "gave no loss scale" : "gave loss scale 2^99"));
+  }
 }
 
 TEST_F(LossScaleRestoreTest, StepsOfSealsThatDisagree_MajorityCounts) {

@@ -311,7 +311,8 @@ std::string Simulator::StoreCheckpoint(const FinishCheckpoint& finish) {
   uint64_t digest = 0;
   if (std::sscanf(finish.digest.c_str(), "%lx", &digest) != 1) Violation("a digest is not a number");
   const std::string directory = absl::StrCat("checkpoint-", finish.window.value(), "-", finish.timeline.value());
-  checkpoints_.push_back({directory, {finish.window.value(), digest, finish.exponents, finish.loss_scale}, finish.steps});
+  const SimulatedState state = {finish.window.value(), digest, finish.exponents, finish.loss_scale};
+  checkpoints_.push_back({directory, state, finish.steps});
   if (checkpoints_.size() > kCheckpointsKept) checkpoints_.erase(checkpoints_.begin());
   return directory;
 }

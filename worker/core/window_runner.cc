@@ -97,9 +97,7 @@ void AppendManifest(const Accumulator& accumulator, int buckets, v1::WindowCompu
 }
 
 absl::Status CheckLossScale(const LossScale& scale) {
-  if (scale.exponent >= kLeastLossScale && scale.exponent <= kMostInitialLossScale && scale.good_windows >= 0) {
-    return absl::OkStatus();
-  }
+  if (scale.IsPossible()) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("the coordinator gives loss scale 2^", scale.exponent, " after ",
                                                  scale.good_windows, " windows"));
 }
