@@ -1,7 +1,7 @@
 // How fast a GPU trains: whole windows of one of two models on random tokens, then a unit's operations one by one, each
 // with its rate and its share of what the library's largest product reached in the same run.
 //
-//   accrue_bench_gpu_ops [small|gpt2] [fp32|bf16] [micro_batch] [units] [sequence_length]
+//   accrue_bench_gpu_ops [small|gpt2] [fp32|bf16|fp16] [micro_batch] [units] [sequence_length]
 //
 // The second part waits for the device around every operation, so that the sum of its times is more than a unit's.
 #include <time.h>
@@ -200,12 +200,16 @@ int main(int argc, char** argv) {
   const std::string name = argc > 1 ? argv[1] : "gpt2", precision = argc > 2 ? argv[2] : "bf16";
   const int rows = argc > 3 ? std::atoi(argv[3]) : 16, units = argc > 4 ? std::atoi(argv[4]) : 8;
   const int sequence_length = argc > 5 ? std::atoi(argv[5]) : 1024;
-  if ((name != "small" && name != "gpt2") || (precision != "fp32" && precision != "bf16") || rows < 1 || units < 1 ||
+  const bool known = precision == "fp32" || precision == "bf16" || precision == "fp16";
+  if ((name != "small" && name != "gpt2") || !known || rows < 1 || units < 1 ||
       sequence_length < 1) {
     std::fprintf(stderr,
-                 "usage: accrue_bench_gpu_ops [small|gpt2] [fp32|bf16] [micro_batch] [units] [sequence_length]\n");
+                 "usage: accrue_bench_gpu_ops [small|gpt2] [fp32|bf16|fp16] [micro_batch] [units] [sequence_length]\n");
     return 2;
   }
+  const accrue::DType dtype = precision == "fp32"   ? accrue::DType::kF32
+                              : precision == "bf16" ? accrue::DType::kBF16
+                                                    : accrue::DType::kF16;
   accrue::ModelConfig model{.architecture = accrue::Architecture::kGpt2, .vocabulary = 50257, .context = 1024,
                             .layers = 12, .heads = 12, .kv_heads = 12, .width = 768, .hidden = 3072,
                             .tie_embeddings = true};
@@ -217,7 +221,7 @@ int main(int argc, char** argv) {
     model.hidden = 1024;
   }
   return accrue::Run({.model = model,
-                      .precision = precision == "fp32" ? accrue::DType::kF32 : accrue::DType::kBF16,
+                      .precision = dtype,
                       .rows = rows,
                       .sequence_length = sequence_length,
                       .units = units});

@@ -1,7 +1,7 @@
 // Where a unit's time goes: trains one of two models on random tokens and prints, for every operation and shape,
 // its time, rate, and share of the matrix-product peak measured in the same run.
 //
-//   accrue_bench_ops [small|gpt2] [fp32|bf16] [threads] [units]
+//   accrue_bench_ops [small|gpt2] [fp32|bf16|fp16] [threads] [units]
 //
 // Times are the least over the units: on a busy machine their ratios are better than any one of them.
 #include <time.h>
@@ -77,7 +77,12 @@ class TimedBackend : public Backend {
 // threads: products that stay in each core's cache.
 class Peak {
  public:
-  Peak(DType dtype, int threads) : dtype_(dtype), pool_(threads), gemm_(threads), scratch_(threads), arrays_(threads) {
+  Peak(DType dtype, int threads)
+      : dtype_(dtype == DType::kF16 ? DType::kF32 : dtype),  // whose products these are
+        pool_(threads),
+        gemm_(threads),
+        scratch_(threads),
+        arrays_(threads) {
     for (cpu::Scratch& array : arrays_) std::fill_n(array.Floats(3 * kSide * kSide), 3 * kSide * kSide, 0.0f);
   }
 
@@ -175,15 +180,19 @@ int Run(const ModelConfig& model, DType precision, int threads, int units) {
 int main(int argc, char** argv) {
   const std::string name = argc > 1 ? argv[1] : "small", precision = argc > 2 ? argv[2] : "fp32";
   const int threads = argc > 3 ? std::atoi(argv[3]) : 2, units = argc > 4 ? std::atoi(argv[4]) : 10;
-  if ((name != "small" && name != "gpt2") || (precision != "fp32" && precision != "bf16") || threads < 1 || units < 1) {
-    std::fprintf(stderr, "usage: %s [small|gpt2] [fp32|bf16] [threads, at least 1] [units, at least 1]\n", argv[0]);
+  const bool known = precision == "fp32" || precision == "bf16" || precision == "fp16";
+  if ((name != "small" && name != "gpt2") || !known || threads < 1 || units < 1) {
+    std::fprintf(stderr, "usage: %s [small|gpt2] [fp32|bf16|fp16] [threads, at least 1] [units, at least 1]\n", argv[0]);
     return 2;
   }
+  const accrue::DType dtype = precision == "fp32"   ? accrue::DType::kF32
+                              : precision == "bf16" ? accrue::DType::kBF16
+                                                    : accrue::DType::kF16;
   accrue::ModelConfig model{.vocabulary = 8192, .context = 256, .layers = 6, .heads = 8, .kv_heads = 8, .width = 256,
                             .hidden = 1024};
   if (name == "gpt2") {
     model = {.vocabulary = 50257, .context = 1024, .layers = 12, .heads = 12, .kv_heads = 12, .width = 768,
              .hidden = 3072};
   }
-  return accrue::Run(model, precision == "fp32" ? accrue::DType::kF32 : accrue::DType::kBF16, threads, units);
+  return accrue::Run(model, dtype, threads, units);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What each level of `recompute` takes and costs, in one run.
 
-  bench/recompute.py [--bin build/release/bin] [--model small|gpt2-124m] [--precision fp32|bf16] [--windows 3] [--rounds 3]
+  bench/recompute.py [--bin build/release/bin] [--model small|gpt2-124m] [--precision fp32|bf16|fp16] [--windows 3] [--rounds 3]
 
 Runs `accrue run` with two workers of one thread at each level, in turns, and reads windows.jsonl:
   measured     the largest resident memory that a worker reported
@@ -32,7 +32,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bin", default=str(compare_pytorch.ROOT / "build/release/bin"))
     p.add_argument("--model", choices=compare_pytorch.MODELS, default="small")
-    p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     p.add_argument("--windows", type=int, default=3)
     p.add_argument("--rounds", type=int, default=3)
     a = p.parse_args()

@@ -73,7 +73,7 @@ class TimedOps : public ModelOps {
   void CrossEntropy(const CrossEntropyArgs& a) override {
     Time("cross-entropy", 0, 2.0 * a.rows * a.vocabulary * SizeOf(a.logits.dtype), [&] { ops_.CrossEntropy(a); });
   }
-  void ConvertToBf16(const float* from, void* to, int64_t elements) override { ops_.ConvertToBf16(from, to, elements); }
+  void Convert(const float* from, const Tensor& to, int64_t elements) override { ops_.Convert(from, to, elements); }
 
   // counts: whether the unit enters the least times.
   void EndUnit(bool counts) {

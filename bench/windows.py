@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Where a window's time goes, what exact accumulation costs, and how much memory a worker takes, in one run.
 
-  bench/windows.py [--bin build/release/bin] [--model small|gpt2-124m] [--precision fp32|bf16] [--windows 20] [--rounds 5]
+  bench/windows.py [--bin build/release/bin] [--model small|gpt2-124m] [--precision fp32|bf16|fp16] [--windows 20] [--rounds 5]
                    [--recompute none|norms|attention|block]
 
 Runs `accrue run` with two workers of one thread, in turn with exact and with fast accumulation, and reads windows.jsonl:
@@ -91,7 +91,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bin", default=str(compare_pytorch.ROOT / "build/release/bin"))
     p.add_argument("--model", choices=compare_pytorch.MODELS, default="small")
-    p.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    p.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
     p.add_argument("--recompute", choices=["none", "norms", "attention", "block"], default="none")
     p.add_argument("--windows", type=int, default=20)
     p.add_argument("--rounds", type=int, default=5)

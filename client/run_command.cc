@@ -493,7 +493,12 @@ void RegisterRunCommand(CLI::App& app, CommandContext& context) {
       }
     }
     const std::unique_ptr<JobFile> file = LoadJobFile(context, options->path);
-    if (file != nullptr) LocalRun(context, *options, *file).Run();
+    if (file == nullptr) return;
+    if (options->backend == "cpu" && file->job.spec.precision() == "tf32") {
+      return context.Fail(kExitUsage, "--backend cpu: the job's precision is tf32, which only GPUs compute; leave --backend "
+                                      "out where there is a GPU, or write precision: fp32");
+    }
+    LocalRun(context, *options, *file).Run();
   });
 }
 

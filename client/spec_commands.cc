@@ -125,7 +125,7 @@ void PrintMemory(std::ostream& out, const v1::JobSpec& spec, const MemoryReport&
   std::vector<std::vector<std::string>> rows = {
       {"parameters", FormatBytes(memory.parameter_bytes), FormatParameters(memory.parameters) + " in fp32"}};
   if (memory.compute_copy_bytes > 0) {
-    rows.push_back({"bf16 copy", FormatBytes(memory.compute_copy_bytes), "what is computed with"});
+    rows.push_back({spec.precision() + " copy", FormatBytes(memory.compute_copy_bytes), "what is computed with"});
   }
   rows.push_back({"optimizer", FormatBytes(memory.optimizer_bytes), spec.optimizer().name() + ", fp32"});
   rows.push_back({"accumulator", FormatBytes(memory.accumulator_bytes),

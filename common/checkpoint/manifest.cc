@@ -76,6 +76,10 @@ absl::Status CheckManifest(const CheckpointManifest& manifest) {
       return absl::InvalidArgumentError(absl::StrCat("exponent ", exponent, " is beyond +-", kMaxExponent));
     }
   }
+  if (manifest.loss_scale && !manifest.loss_scale->IsPossible()) {
+    return absl::InvalidArgumentError(absl::StrCat("loss scale exponent ", manifest.loss_scale->exponent, " after ",
+                                                   manifest.loss_scale->good_windows, " windows is none that there can be"));
+  }
   if (manifest.files.empty()) return absl::InvalidArgumentError("no files");
   absl::flat_hash_set<std::string> files;
   for (const CheckpointFileInfo& file : manifest.files) ACCRUE_RETURN_IF_ERROR(CheckFile(file, files));
@@ -146,6 +150,13 @@ absl::StatusOr<CheckpointManifest> FromJson(const Json& json) {
     manifest.exponents.push_back(
         static_cast<int>(std::clamp<int64_t>(exponent.get<int64_t>(), -100000, 100000)));
   }
+  if (json.contains("loss_scale")) {
+    FieldReader fields(json["loss_scale"], "\"loss_scale\": ");
+    manifest.loss_scale.emplace();
+    manifest.loss_scale->exponent = static_cast<int>(std::clamp<int64_t>(fields.Integer("exponent"), -100000, 100000));
+    manifest.loss_scale->good_windows = fields.Integer("good_windows");
+    ACCRUE_RETURN_IF_ERROR(fields.status());
+  }
   for (const Json& tensor : reader.List("tensors")) {
     if (!tensor.is_string()) reader.Fail("tensors", "strings");
     if (!reader.status().ok()) break;
@@ -169,19 +180,24 @@ Json ToJson(const CheckpointManifest& manifest) {
   for (const CheckpointFileInfo& file : manifest.files) {
     files.push_back({{"name", file.name}, {"size_bytes", file.size_bytes}, {"xxh3_128", file.xxh3_128}});
   }
-  return {{"format_version", manifest.format_version},
-          {"job_name", manifest.job_name},
-          {"spec_hash", manifest.spec_hash},
-          {"spec_json", manifest.spec_json},
-          {"timeline", manifest.timeline},
-          {"window", manifest.window},
-          {"steps", manifest.steps},
-          {"optimizer", manifest.optimizer},
-          {"digest", manifest.digest},
-          {"exponents", manifest.exponents},
-          {"tensors", manifest.tensors},
-          {"files", std::move(files)},
-          {"loss_json", manifest.loss_json}};
+  Json json = {{"format_version", manifest.format_version},
+               {"job_name", manifest.job_name},
+               {"spec_hash", manifest.spec_hash},
+               {"spec_json", manifest.spec_json},
+               {"timeline", manifest.timeline},
+               {"window", manifest.window},
+               {"steps", manifest.steps},
+               {"optimizer", manifest.optimizer},
+               {"digest", manifest.digest},
+               {"exponents", manifest.exponents},
+               {"tensors", manifest.tensors},
+               {"files", std::move(files)},
+               {"loss_json", manifest.loss_json}};
+  if (manifest.loss_scale) {
+    json["loss_scale"] = {{"exponent", manifest.loss_scale->exponent},
+                          {"good_windows", manifest.loss_scale->good_windows}};
+  }
+  return json;
 }
 
 // Deep nesting would exhaust the stack of whoever walks the parsed text.

@@ -11,12 +11,14 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/file_system.h"
+#include "common/loss_scale.h"
 
 namespace accrue {
 
@@ -37,6 +39,7 @@ struct CheckpointManifest {
   std::string optimizer;  // adamw | sgd
   std::string digest;
   std::vector<int> exponents;  // per tensor, of the next window; empty in fast mode
+  std::optional<LossScale> loss_scale;  // of the next window, in fp16
   std::vector<std::string> tensors;
   std::vector<CheckpointFileInfo> files;
   std::string loss_json;  // the window's record, for people

@@ -1,6 +1,7 @@
 // Every default of docs/job_file.md.
 #include <algorithm>
 
+#include "common/loss_scale.h"
 #include "common/spec/job_spec.h"
 
 namespace accrue {
@@ -61,6 +62,11 @@ absl::Status FillDefaults(v1::JobSpec& spec) {
   FillBatch(spec.model(), *spec.mutable_batch());
   if (spec.accumulation().mode().empty()) spec.mutable_accumulation()->set_mode("exact");
   if (spec.precision().empty()) spec.set_precision("fp32");
+  if (spec.precision() == "fp16") {
+    v1::LossScaleSpec& scale = *spec.mutable_loss_scale();
+    if (!scale.has_initial()) scale.set_initial(kDefaultInitialLossScale);
+    if (!scale.has_growth_windows()) scale.set_growth_windows(kDefaultGrowthWindows);
+  }
   if (spec.recompute().empty()) spec.set_recompute("none");
   FillOptimizer(spec.batch(), *spec.mutable_optimizer());
   v1::ScheduleSpec& schedule = *spec.mutable_schedule();

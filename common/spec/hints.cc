@@ -25,9 +25,10 @@ constexpr char kAccumulationSteps[] =
     "and from the worker's speed";
 constexpr char kMicroBatch[] =
     "write batch.micro_batch, the sequences computed at once; it belongs to the job, not to a device";
-constexpr char kPrecision[] = "write precision: bf16 or precision: fp32";
-constexpr char kNoLossScale[] =
-    "write precision: bf16 or precision: fp32; there is no fp16 here, and so no loss scale";
+constexpr char kPrecision[] = "write precision: bf16, fp16, tf32 or fp32";
+constexpr char kLossScale[] =
+    "write precision: fp16, and loss_scale: {initial: 1024} where the first loss scale is to be another";
+constexpr char kGrowthWindows[] = "write loss_scale.growth_windows, counted in optimizer steps";
 constexpr char kWindows[] = "write windows: a window is one optimizer step";
 constexpr char kEpochs[] = "write epochs";
 constexpr char kRate[] = "write optimizer.learning_rate";
@@ -86,7 +87,8 @@ constexpr Habit kHabits[] = {
      "per_device_train_batch_size per_device_batch_size micro_batch_size train_micro_batch_size_per_gpu "
      "device_batch_size local_batch_size microbatch_size"},
     {kPrecision, "bf16 tf32 mixed_precision dtype torch_dtype amp"},
-    {kNoLossScale, "fp16 loss_scale half_precision grad_scaler"},
+    {kLossScale, "fp16 half_precision grad_scaler init_scale initial_scale_power initial_loss_scale dynamic_loss_scale"},
+    {kGrowthWindows, "growth_interval loss_scale_window scale_window"},
     {kWindows,
      "max_steps steps train_steps num_steps total_steps max_iters train_iters num_iterations max_train_steps "
      "iterations num_train_steps"},

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/exponents.h"
 #include "common/spec/problems.h"
 
 namespace accrue {
@@ -32,6 +33,12 @@ std::vector<std::string> SpecWarnings(const v1::JobSpec& spec) {
   }
   if (spec.model().architecture() == "gpt2" && spec.model().has_rope_scaling()) {
     warnings.push_back("model.rope_scaling has no effect with gpt2, which learns its positions");
+  }
+  if (spec.precision() == "tf32") {
+    warnings.push_back("precision tf32 is computed on GPUs only: workers on a CPU are refused");
+  }
+  if (spec.has_loss_scale() && spec.precision() != "fp16") {
+    warnings.push_back("loss_scale has no effect unless precision is fp16");
   }
   const v1::ScheduleSpec& schedule = spec.schedule();
   if (schedule.has_decay_windows() && schedule.name() != "wsd") {
@@ -78,6 +85,14 @@ int64_t TotalWindows(const v1::JobSpec& spec, int64_t data_sequences) {
       spec.epochs() * static_cast<double>(data_sequences) / static_cast<double>(spec.batch().sequences());
   // A product that is whole but for its rounding does not open a window of its own.
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(windows - 1e-9 * std::max(1.0, windows))));
+}
+
+std::optional<LossScaleConfig> LossScaleOf(const v1::JobSpec& spec) {
+  if (spec.precision() != "fp16") return std::nullopt;
+  LossScaleConfig config;
+  config.initial_exponent = CeilLog2(spec.loss_scale().initial());
+  config.growth_windows = spec.loss_scale().growth_windows();
+  return config;
 }
 
 ScheduleConfig ScheduleOf(const v1::JobSpec& spec, int64_t total_windows) {

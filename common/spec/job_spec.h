@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "accrue/v1/job.pb.h"
+#include "common/loss_scale.h"
 #include "common/schedule.h"
 
 namespace accrue {
@@ -89,5 +91,7 @@ int64_t TotalWindows(const v1::JobSpec& spec, int64_t data_sequences);
 // optimizer.batch_rule is applied to the peak rate: linear multiplies it by sequences / base_sequences, sqrt
 // by the square root of that.
 ScheduleConfig ScheduleOf(const v1::JobSpec& spec, int64_t total_windows);
+// Of fp16; nothing in another precision.
+std::optional<LossScaleConfig> LossScaleOf(const v1::JobSpec& spec);
 
 }  // namespace accrue

@@ -5,6 +5,8 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/loss_scale.h"
+#include "common/precision.h"
 #include "common/spec/hints.h"
 #include "common/spec/job_spec.h"
 #include "common/spec/problems.h"
@@ -44,11 +46,19 @@ class Checker {
 
  private:
   void CheckPrecision() {
-    const std::string& precision = spec_.precision();
-    if (precision == "tf32" || precision == "fp16") {
-      problems_.Add("precision", absl::StrCat("precision: ", precision, " is not there yet; expected fp32 or bf16"));
-    } else {
-      Word("precision", precision, {"fp32", "bf16"});
+    std::vector<std::string> precisions;
+    for (Precision precision : kPrecisions) precisions.push_back(PrecisionName(precision));
+    Word("precision", spec_.precision(), precisions);
+    if (!spec_.has_loss_scale()) return;
+    const v1::LossScaleSpec& scale = spec_.loss_scale();
+    constexpr int64_t kMostInitial = int64_t{1} << kMostInitialLossScale;
+    const int64_t initial = scale.initial();
+    if (scale.has_initial() && (initial < 1 || initial > kMostInitial || (initial & (initial - 1)) != 0)) {
+      problems_.Add("loss_scale.initial", absl::StrCat("loss_scale.initial: expected a power of two from 1 to ",
+                                                       kMostInitial, ", found ", initial));
+    }
+    if (scale.has_growth_windows()) {
+      Integer("loss_scale.growth_windows", scale.growth_windows(), 1, kMaxWindows);
     }
   }
 

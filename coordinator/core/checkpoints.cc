@@ -55,6 +55,7 @@ void Machine::CommitCheckpoint(Job& job) {
   checkpoint.steps = job.steps;
   checkpoint.digest = job.digest;
   checkpoint.exponents = job.exponents;
+  checkpoint.loss_scale = job.loss_scale;
 }
 
 // Of the state that the members hold, between a commit and the next seal.
@@ -106,6 +107,7 @@ bool Machine::FinishShards(Job& job) {
   finish.timeline = job.timeline;
   finish.digest = checkpoint.digest;
   finish.exponents = checkpoint.exponents;
+  finish.loss_scale = checkpoint.loss_scale;
   for (const std::vector<CheckpointFile>& shard : checkpoint.files) {
     finish.files.insert(finish.files.end(), shard.begin(), shard.end());
   }
@@ -129,6 +131,7 @@ void Machine::OnCheckpointFinished(const CheckpointFinished& event) {
   job->origin.steps = checkpoint.steps;
   job->origin.digest = checkpoint.digest;
   job->origin.exponents = checkpoint.exponents;
+  job->origin.loss_scale = checkpoint.loss_scale;
   // No window before it is ever computed again.
   job->recorded.erase(job->recorded.begin(), job->recorded.lower_bound(checkpoint.name.window));
   job->evaluated.erase(job->evaluated.begin(), job->evaluated.lower_bound(checkpoint.name.window));

@@ -110,6 +110,7 @@ WindowRecord Machine::RecordOf(const Job& job, const WindowRun& run, const std::
   record.duration_ns = now_ns_ - (job.last_commit_ns >= 0 ? job.last_commit_ns : run.planned_at_ns);
   record.next_exponents = sealed.next_exponents;
   record.steps = job.steps + (record.skipped ? 0 : 1);
+  record.loss_scale = job.loss_scale;
   return record;
 }
 
@@ -137,6 +138,7 @@ void Machine::CommitWindow(Job& job, const std::string& digest, double gradient_
   job.steps = record.steps;
   job.digest = digest;
   job.exponents = record.next_exponents;
+  job.loss_scale = run.sealed->next_loss_scale;
   job.parameter_hash = run.sealed->steps.begin()->second.parameter_hash;  // who differed is gone
   PersistPositionOf(job);
   job.last_commit_ns = now_ns_;

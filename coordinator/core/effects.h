@@ -22,6 +22,7 @@ struct AssignJob {
 };
 struct ProbeOrder {
   Key key;
+  std::optional<LossScale> loss_scale;
 };
 // Adds units and evaluation units to this worker's share of (window, attempt) and replaces the scalars. A
 // higher attempt starts over: what was leased in the older one is forgotten, evaluation units are not.
@@ -35,6 +36,7 @@ struct Plan {
   std::vector<UnitRange> evaluation_units;
   bool evaluation_only = false;
   std::vector<UnitRange> audit_units;  // for their reports alone
+  std::optional<LossScale> loss_scale;  // without one: that which the last Seal gave, if any
 };
 // Give back up to `units` units that are not begun; answered by UnitsReturned.
 struct Recall {
@@ -65,6 +67,7 @@ struct Seal {
   SharedList<int64_t> final_buckets;  // of each member, in rank order; empty: none
   double loss_sum = 0;
   int64_t vanished_elements = 0;
+  std::optional<LossScale> next_loss_scale;
 };
 // The attempt key.attempt - 1 is void, because a gradient outgrew its exponent or a unit in final buckets came out
 // differently: zero the accumulator, final buckets too, and await the Plan of the new attempt. Plans of the next window
@@ -163,6 +166,7 @@ struct PersistPosition {
   std::string digest;
   std::vector<int> exponents;  // of the next window
   std::string parameter_hash;
+  std::optional<LossScale> loss_scale;  // of the next window
 };
 // When the members are fixed.
 struct PersistLayout {
@@ -199,6 +203,7 @@ struct FinishCheckpoint {
   std::string digest;
   std::vector<int> exponents;
   std::vector<CheckpointFile> files;
+  std::optional<LossScale> loss_scale;
 };
 // Members stop waiting for each other under this name.
 struct GiveUpCommunicator {

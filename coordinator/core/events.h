@@ -31,13 +31,28 @@ struct JobResumed {
 struct WorkerJoined {
   Incarnation incarnation;  // new, given by Core::NextIncarnation
   std::string name;
-  std::string numeric_class, bf16_numeric_class;  // in fp32, in bf16: processors may differ in one of them alone
+  // In fp32, and in the other precisions: processors may differ in one of them alone. Empty: it does not compute that.
+  std::string numeric_class, bf16_numeric_class;
   std::string backend, device, host;
   int64_t process_id = 0;
   int threads = 0;
   bool resumed = false;  // an incarnation of a former term that outlived its stream: WorkerHolds follows
 
-  const std::string& ClassFor(const JobConfig& job) const { return job.bf16 ? bf16_numeric_class : numeric_class; }
+  std::string fp16_numeric_class, tf32_numeric_class;
+
+  const std::string& ClassFor(const JobConfig& job) const {
+    switch (job.precision) {
+      case Precision::kTf32:
+        return tf32_numeric_class;
+      case Precision::kBf16:
+        return bf16_numeric_class;
+      case Precision::kFp16:
+        return fp16_numeric_class;
+      case Precision::kFp32:
+        break;
+    }
+    return numeric_class;
+  }
 };
 struct WorkerGone {
   Incarnation from;
@@ -98,6 +113,7 @@ struct WorkerHolds {
     double loss_sum = 0;
     int64_t vanished_elements = 0;
     std::vector<int> next_exponents;
+    std::optional<LossScale> next_loss_scale;
   };
   Incarnation from;
   Key key;

@@ -23,6 +23,11 @@ void Machine::OnJobSubmitted(const JobSubmitted& event) {
   job.steps = event.start.steps;
   job.digest = event.start.digest;
   job.exponents = event.start.exponents;
+  ACCRUE_CHECK(config.loss_scale.has_value() == (config.precision == Precision::kFp16));
+  // Before anything was computed, the first.
+  if (!config.loss_scale) job.origin.loss_scale.reset();
+  else if (!job.origin.loss_scale) job.origin.loss_scale = FirstLossScale(*config.loss_scale);
+  job.loss_scale = job.origin.loss_scale;
   job.recorded = std::exchange(job.origin.recorded, {});
   job.evaluated = std::exchange(job.origin.evaluated, {});
   if (!job.evaluated.empty()) job.validation_loss = job.evaluated.rbegin()->second;

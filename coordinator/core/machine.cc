@@ -223,7 +223,7 @@ void Machine::Persist(Job& job, Effect effect) {
 // What a coordinator that comes after this one needs, to know what the members hold.
 void Machine::PersistPositionOf(Job& job) {
   Persist(job, PersistPosition{job.config.id, job.timeline, Window(job.committed), job.steps, job.digest,
-                               job.exponents, job.parameter_hash});
+                               job.exponents, job.parameter_hash, job.loss_scale});
 }
 
 void Machine::Record(Job& job, const std::string& kind, const std::string& reason, Incarnation worker) {

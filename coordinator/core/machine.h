@@ -105,6 +105,7 @@ struct Checkpoint {
   int64_t steps = 0;
   std::string digest;
   std::vector<int> exponents;
+  std::optional<LossScale> loss_scale;
   bool finishing = false;  // FinishCheckpoint is on the way
 };
 
@@ -140,6 +141,7 @@ struct Job {
   int64_t steps = 0;      // of these, windows that stepped
   std::string digest;
   std::vector<int> exponents;  // of the next window; empty before the probe, and in fast mode
+  std::optional<LossScale> loss_scale;  // of the next window; in fp16 alone
   std::string parameter_hash;  // of its parameters and compute copies; empty: not known
 
   std::map<int64_t, std::string> recorded;  // digests of windows committed durably beyond origin.window
@@ -254,6 +256,8 @@ class Machine {
   void OnWorkerLeaving(const WorkerLeaving& event);
   void OnWorkerFailedJob(const WorkerFailedJob& event);
   void MatchIdleWorkers();
+  void RefuseUnable(Job& job, Worker& worker);
+  void EndClosedFleet(Job& job, const std::string& reason);
   void Assign(Job& job, Worker& worker);
   void SetRole(Job& job, Worker& worker, Role role);
   // Ends the worker's stream and forgets it.
@@ -310,8 +314,14 @@ class Machine {
   void DoubtIdle(const std::vector<Incarnation>& lessees, const std::vector<int64_t>& counts);
   bool LeaseFreeUnits(Job& job);
   void LeaseFree(Job& job, WindowRun& run);
+  // What a window's gradients are multiplied by; nothing: what the last Seal gave.
+  struct Scales {
+    std::vector<int> exponents;
+    std::optional<LossScale> loss_scale;
+  };
+  Scales ScalesOf(const Job& job) const { return {job.exponents, job.loss_scale}; }
   void SendPlan(Job& job, WindowRun& run, Incarnation worker, std::vector<UnitRange> units,
-                std::vector<UnitRange> evaluation_units, const std::vector<int>& exponents);
+                std::vector<UnitRange> evaluation_units, const Scales& scales);
   void SendEntryPlans(Job& job, Incarnation worker);
   std::vector<Incarnation> Lessees(const Job& job) const;
   std::vector<Load> LoadsOf(const std::vector<Incarnation>& workers, const Leases* pending) const;
@@ -372,6 +382,9 @@ class Machine {
   void QuarantineByHash(Job& job, const std::string& right, const std::string& whose);
   void VoidByOverflow(Job& job, const Totals& totals);
   void SealWindow(Job& job, Totals totals);
+  // Of the window after one that ends so; what changes is noted.
+  std::optional<LossScale> DecideLossScale(Job& job, WindowEnd end);
+  std::string SkipReason(const Job& job, const Totals& totals) const;
 
   // ---- commit.cc ----
   void OnWorkerStepped(const WorkerStepped& event);

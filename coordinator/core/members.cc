@@ -59,10 +59,7 @@ void Machine::OnWorkerFailedJob(const WorkerFailedJob& event) {
   Job& job = *sender->job;
   if (event.fatal_for_job) return EndJob(job, JobState::kFailed, reason);
   ReleaseWorker(job, event.from, reason, true);
-  const auto refused = [&](const auto& worker) { return worker.second.unfit_for.count(job.config.id) > 0; };
-  if (job.config.closed_fleet && std::all_of(workers_.begin(), workers_.end(), refused)) {
-    EndJob(job, JobState::kFailed, reason);
-  }
+  EndClosedFleet(job, reason);
 }
 
 // Jobs take idle workers in order of submission, each up to its workers.max.
@@ -77,6 +74,11 @@ void Machine::MatchIdleWorkers() {
       Worker& worker = workers_.at(incarnation);
       if (worker.unfit_for.count(job->config.id) > 0) continue;
       const std::string& numeric_class = worker.identity.ClassFor(job->config);
+      if (numeric_class.empty()) {
+        RefuseUnable(*job, worker);
+        if (job->Terminal()) break;
+        continue;
+      }
       if (job->numeric_class.empty()) job->numeric_class = numeric_class;
       if (numeric_class != job->numeric_class) {
         worker.unfit_for.insert(job->config.id);
@@ -89,6 +91,24 @@ void Machine::MatchIdleWorkers() {
       Assign(*job, worker);
     }
     touched_.insert(job.get());
+  }
+}
+
+// Who cannot compute in the job's precision. Once all that are there cannot, a closed fleet has nobody to wait for.
+void Machine::RefuseUnable(Job& job, Worker& worker) {
+  worker.unfit_for.insert(job.config.id);
+  const Incarnation incarnation = worker.identity.incarnation;
+  job.last_refusal = absl::StrCat(NameOf(incarnation), " does not compute in precision ",
+                                  PrecisionName(job.config.precision), " with backend ", worker.identity.backend,
+                                  job.config.precision == Precision::kTf32 ? ": only GPUs do" : "");
+  Record(job, "worker", job.last_refusal, incarnation);
+  EndClosedFleet(job, job.last_refusal);
+}
+
+void Machine::EndClosedFleet(Job& job, const std::string& reason) {
+  const auto refused = [&](const auto& worker) { return worker.second.unfit_for.count(job.config.id) > 0; };
+  if (job.config.closed_fleet && std::all_of(workers_.begin(), workers_.end(), refused)) {
+    EndJob(job, JobState::kFailed, reason);
   }
 }
 

@@ -55,7 +55,7 @@ bool Machine::OrderProbe(Job& job) {
   if (job.prober != Incarnation()) return false;
   job.prober = job.members.front();
   Note(job, "plan", absl::StrCat(NameOf(job.prober), " probes unit 0 for the first exponents"), job.prober);
-  SendTo(job.prober, ProbeOrder{KeyFor(job, job.prober, job.committed, Attempt())});
+  SendTo(job.prober, ProbeOrder{KeyFor(job, job.prober, job.committed, Attempt()), job.loss_scale});
   return true;
 }
 
@@ -120,7 +120,7 @@ void Machine::PlanWindow(Job& job, int64_t number) {
     planned.parts[member];
     const bool sealed_before = workers_.at(member).sealed_window == number - 1;
     SendPlan(job, planned, member, std::move(units[member]), std::move(evaluation_shares[member]),
-             ahead || sealed_before ? std::vector<int>() : job.exponents);
+             ahead || sealed_before ? Scales() : ScalesOf(job));
   }
 }
 
@@ -136,13 +136,14 @@ void Machine::DoubtIdle(const std::vector<Incarnation>& lessees, const std::vect
 }
 
 void Machine::SendPlan(Job& job, WindowRun& run, Incarnation worker, std::vector<UnitRange> units,
-                       std::vector<UnitRange> evaluation_units, const std::vector<int>& exponents) {
+                       std::vector<UnitRange> evaluation_units, const Scales& scales) {
   run.parts[worker].active_ns = now_ns_;
   Plan plan;
   plan.key = KeyFor(job, worker, run.number, run.attempt);
   plan.units = std::move(units);
   plan.scalars = run.scalars;
-  plan.exponents = exponents;
+  plan.exponents = scales.exponents;
+  plan.loss_scale = scales.loss_scale;
   plan.evaluation_units = std::move(evaluation_units);
   SendTo(worker, std::move(plan));
 }
@@ -151,7 +152,7 @@ void Machine::SendPlan(Job& job, WindowRun& run, Incarnation worker, std::vector
 void Machine::SendEntryPlans(Job& job, Incarnation worker) {
   if (job.current) {
     job.current->parts[worker];
-    SendPlan(job, *job.current, worker, {}, {}, job.exponents);
+    SendPlan(job, *job.current, worker, {}, {}, ScalesOf(job));
   }
   if (job.next) {
     job.next->parts[worker];

@@ -171,7 +171,7 @@ void Machine::StartAttempt(Job& job, const std::vector<int>& exponents, const st
   Record(job, kind, absl::StrCat("window ", run.number, " is computed again: ", reason));
   for (Incarnation member : job.members) {
     SendTo(member, Replay{KeyFor(job, member, run.number, run.attempt), reason});
-    SendPlan(job, run, member, run.leases.RangesOf(member), {}, exponents);
+    SendPlan(job, run, member, run.leases.RangesOf(member), {}, ScalesOf(job));
   }
 }
 
@@ -223,6 +223,7 @@ bool Machine::Restart(Job& job) {
   job.steps = job.origin.steps;
   job.digest = job.origin.digest;
   job.exponents = job.origin.exponents;
+  job.loss_scale = job.origin.loss_scale;
   job.parameter_hash.clear();
   job.checkpoint_owed = false;  // it was of a window that comes again
   job.last_commit_ns = -1;

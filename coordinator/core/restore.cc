@@ -24,7 +24,9 @@ using UncommittedStep = WorkerHolds::UncommittedStep;
 // What the seal that a step followed has said: the same to all of its members.
 auto SealOf(const UncommittedStep& step) {
   return std::make_tuple(step.stepped.key.epoch, step.verdict, step.valid_tokens,
-                         std::bit_cast<uint64_t>(step.loss_sum), step.vanished_elements, step.next_exponents);
+                         std::bit_cast<uint64_t>(step.loss_sum), step.vanished_elements, step.next_exponents,
+                         step.next_loss_scale ? step.next_loss_scale->exponent : -1,
+                         step.next_loss_scale ? step.next_loss_scale->good_windows : -1);
 }
 
 // The units in the accumulator that went into the step: those of a bucket that was not final before.
@@ -51,6 +53,7 @@ void Machine::BeginRestoring(Job& job) {
   job.digest = live.digest;
   job.parameter_hash = live.parameter_hash;
   job.exponents = live.exponents;
+  job.loss_scale = live.loss_scale;
   job.numeric_class = live.layout.numeric_class;
   job.tensors = live.layout.tensors;
   job.tensor_elements = live.layout.tensor_elements;
@@ -176,6 +179,11 @@ std::string Machine::WhyStepUnusable(const Job& job, const WorkerHolds& holds) c
   if (key.attempt != live.attempt) {
     return absl::StrCat("it stepped with attempt ", key.attempt.value(), " of window ", key.window.value(),
                         ", which was void: the last is ", live.attempt.value());
+  }
+  const std::optional<LossScale>& next = holds.step->next_loss_scale;
+  if (next.has_value() != job.config.loss_scale.has_value() || (next && !next->IsPossible())) {
+    const std::string given = next ? absl::StrCat("loss scale 2^", next->exponent) : "no loss scale";
+    return absl::StrCat("the seal that it followed gave ", given, ", which the job cannot have");
   }
   std::vector<bool> seen(static_cast<size_t>(job.config.units_per_window), false);
   for (const UnitRange& range : UnitsOf(holds.step->computed)) {
@@ -376,6 +384,7 @@ void Machine::AdoptStep(Job& job, Holders ahead, const Holders& level) {
   sealed.totals.loss_sum = step.loss_sum;
   sealed.totals.vanished_elements = step.vanished_elements;
   sealed.next_exponents = step.next_exponents;
+  sealed.next_loss_scale = step.next_loss_scale;
   for (const WorkerHolds* holds : ahead) {
     const WindowComputed& computed = holds->step->computed;
     for (const UnitRange& range : UnitsOf(computed)) {
@@ -409,7 +418,7 @@ void Machine::AdoptStep(Job& job, Holders ahead, const Holders& level) {
   if (EvaluationDue(job, next->number)) next->evaluation.emplace(next->number, job.config.evaluation_units);
   job.next = std::move(next);
   if (job.next->evaluation) AdoptEvaluation(job, job.next->evaluation, ahead);
-  for (const WorkerHolds* holds : ahead) SendPlan(job, *job.next, holds->from, {}, {}, step.next_exponents);
+  for (const WorkerHolds* holds : ahead) SendPlan(job, *job.next, holds->from, {}, {}, {step.next_exponents, step.next_loss_scale});
 }
 
 }  // namespace accrue::core

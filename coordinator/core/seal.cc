@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
 #include "common/exponents.h"
+#include "coordinator/core/counted.h"
 #include "coordinator/core/machine.h"
 
 namespace accrue::core {
@@ -97,6 +98,30 @@ void Machine::VoidByOverflow(Job& job, const Totals& totals) {
                             QuantizedLimitExponent(units) - job.exponents[tensor]));
 }
 
+std::string Machine::SkipReason(const Job& job, const Totals& totals) const {
+  if (!totals.non_finite) return "no target is valid";
+  if (!job.loss_scale) return "a gradient is not finite";
+  if (job.loss_scale->exponent > kLeastLossScale) {
+    return absl::StrCat("a gradient is not finite with loss scale ", job.loss_scale->Value(),
+                        ", which is too high: as fp16 has it at times");
+  }
+  return "a gradient is not finite with loss scale 1, the least: activations leave the range of fp16, or the model has "
+         "diverged; go back to a checkpoint with a lower learning rate, or compute in bf16 or fp32";
+}
+
+std::optional<LossScale> Machine::DecideLossScale(Job& job, WindowEnd end) {
+  if (!job.loss_scale) return std::nullopt;
+  const LossScale next = NextLossScale(*job.config.loss_scale, *job.loss_scale, end);
+  if (next.exponent < job.loss_scale->exponent) {
+    Note(job, "loss_scale", absl::StrCat("halved to ", next.Value()));
+  } else if (next.exponent > job.loss_scale->exponent) {
+    Note(job, "loss_scale", absl::StrCat("doubled to ", next.Value(), ": ",
+                                         Counted(job.config.loss_scale->growth_windows, "window"),
+                                         " stepped in a row"));
+  }
+  return next;
+}
+
 void Machine::SealWindow(Job& job, Totals totals) {
   WindowRun& run = *job.current;
   if (job.communicator.empty())
@@ -128,15 +153,17 @@ void Machine::SealWindow(Job& job, Totals totals) {
   seal.vanished_elements = totals.vanished_elements;
   seal.bucket_checksums = totals.bucket_checksums;
   seal.next_exponents = sealed.next_exponents;
+  seal.reason = skipped ? SkipReason(job, totals) : "the members' units cover the window once";
+  Note(job, skipped ? "skip" : "seal", seal.reason);
+  sealed.next_loss_scale = DecideLossScale(job, !skipped            ? WindowEnd::kStepped
+                                                : totals.non_finite ? WindowEnd::kNonFinite
+                                                                    : WindowEnd::kEmpty);
+  seal.next_loss_scale = sealed.next_loss_scale;
   if (run.FinalBuckets() > 0) {
     std::vector<int64_t> final_buckets;
     for (Incarnation member : job.members) final_buckets.push_back(run.parts.at(member).final_buckets);
     seal.final_buckets = std::move(final_buckets);
   }
-  seal.reason = totals.non_finite          ? "a gradient is not finite"
-                : totals.valid_tokens == 0 ? "no target is valid"
-                                           : "the members' units cover the window once";
-  Note(job, skipped ? "skip" : "seal", seal.reason);
   for (Incarnation member : job.members) {
     seal.key = KeyFor(job, member, run.number, run.attempt);
     if (job.checkpoint && job.checkpoint->name.window == run.number + 1) {

@@ -13,6 +13,8 @@
 
 #include "common/exponents.h"
 #include "common/ids.h"
+#include "common/loss_scale.h"
+#include "common/precision.h"
 #include "common/schedule.h"
 
 namespace accrue::core {
@@ -50,7 +52,8 @@ struct JobConfig {
   int64_t min_workers = 1;
   int64_t max_workers = 1;
   bool exact = true;
-  bool bf16 = false;  // the precision; else fp32
+  Precision precision = Precision::kFp32;
+  std::optional<LossScaleConfig> loss_scale;  // of fp16, and of nothing else
   bool closed_fleet = false;  // once all workers that are there have refused the job, it has failed
   double audit_fraction = 0;  // of the units, computed twice (audits.h); 0 unless exact
   uint64_t seed = 0;          // keys which
@@ -77,6 +80,7 @@ struct LiveState {
   Epoch epoch;
   Attempt attempt;             // of the window on the way,
   std::vector<int> exponents;  // and its exponents; empty before the probe, and in fast mode
+  std::optional<LossScale> loss_scale;  // of the window on the way, in fp16
   std::vector<Incarnation> members;
   friend bool operator==(const LiveState&, const LiveState&) = default;
 };
@@ -88,6 +92,7 @@ struct StartPoint {
   int64_t steps = 0;
   std::string digest;
   std::vector<int> exponents;
+  std::optional<LossScale> loss_scale;  // of the next window; without one, the job's first
   Timeline timeline;  // of what is computed from here; above every one that the journal knows
   // Digests of windows that are committed in the journal beyond `window`, by the window's number. They are
   // computed again, must come out the same, and are not reported a second time.
@@ -186,12 +191,13 @@ struct WindowRecord {
   int64_t duration_ns = 0;  // commit to commit; from the seal of the plan for the first one
   std::vector<int> next_exponents;
   int64_t steps = 0;  // windows that stepped, this one included
+  std::optional<LossScale> loss_scale;  // that it was computed with, in fp16
 };
 
 // One entry of the ledger: every decision with its reason.
 struct LedgerEntry {
-  std::string kind;  // submitted, worker, epoch, plan, move, seal, replay, skip, abort, differs, sync, commit, evaluation,
-                     // checkpoint, state
+  std::string kind;  // submitted, worker, epoch, plan, move, seal, replay, skip, loss_scale, abort, differs, sync, commit,
+                     // evaluation, checkpoint, state
   Timeline timeline;
   Epoch epoch;
   Window window;

@@ -92,6 +92,7 @@ struct Sealed {
   std::string communicator;
   Totals totals;
   std::vector<int> next_exponents;
+  std::optional<LossScale> next_loss_scale;
   struct Failure {
     std::string reason;
     int64_t final_buckets = 0;

@@ -28,6 +28,11 @@ absl::Status From2To3(Database& database) {
   return AddColumn(database, "positions", "parameter_hash", "TEXT NOT NULL DEFAULT ''");
 }
 
+absl::Status From3To4(Database& database) {
+  ACCRUE_RETURN_IF_ERROR(AddColumn(database, "positions", "loss_scale", "TEXT NOT NULL DEFAULT ''"));
+  return AddColumn(database, "commits", "loss_scale", "TEXT NOT NULL DEFAULT ''");
+}
+
 }  // namespace
 
 absl::Status CheckSchemaVersion(int64_t version) {
@@ -47,6 +52,7 @@ absl::Status MigrateSchema(Database& database, int64_t version) {
   if (version == 1) ACCRUE_RETURN_IF_ERROR(From1To2(database));
   if (version == 2) ACCRUE_RETURN_IF_ERROR(From2To3(database));
   ACCRUE_RETURN_IF_ERROR(database.Execute(kSchema));
+  if (version >= 1 && version < 4) ACCRUE_RETURN_IF_ERROR(From3To4(database));  // after kSchema: version 1 had no positions
   return database.Execute(absl::StrCat("PRAGMA user_version = ", kSchemaVersion).c_str());
 }
 

@@ -5,7 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 
 namespace accrue {
 namespace {
@@ -44,6 +46,21 @@ std::string ExponentsToText(const std::vector<int>& exponents) { return Dump(exp
 
 absl::StatusOr<std::vector<int>> ExponentsFromText(const std::string& text) {
   return Parse<std::vector<int>>(text, [](const Json& json) { return json.get<std::vector<int>>(); });
+}
+
+std::string LossScaleToText(const std::optional<LossScale>& scale) {
+  return scale ? absl::StrCat(scale->exponent, " ", scale->good_windows) : "";
+}
+
+absl::StatusOr<std::optional<LossScale>> LossScaleFromText(const std::string& text) {
+  if (text.empty()) return std::nullopt;
+  LossScale scale;
+  const std::vector<std::string> parts = absl::StrSplit(text, ' ');
+  if (parts.size() != 2 || !absl::SimpleAtoi(parts[0], &scale.exponent) ||
+      !absl::SimpleAtoi(parts[1], &scale.good_windows) || !scale.IsPossible()) {
+    return absl::DataLossError(absl::StrCat("the journal holds a loss scale that it cannot have written: ", text));
+  }
+  return std::make_optional(scale);
 }
 
 std::string MembersToText(const std::vector<Incarnation>& members) {

@@ -2,6 +2,7 @@
 // anything else is DATA_LOSS.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,10 @@ absl::StatusOr<core::JobState> ParseJobState(const std::string& name);
 
 std::string ExponentsToText(const std::vector<int>& exponents);
 absl::StatusOr<std::vector<int>> ExponentsFromText(const std::string& text);
+
+// "15 3"; empty without one.
+std::string LossScaleToText(const std::optional<LossScale>& scale);
+absl::StatusOr<std::optional<LossScale>> LossScaleFromText(const std::string& text);
 
 std::string MembersToText(const std::vector<Incarnation>& members);
 absl::StatusOr<std::vector<Incarnation>> MembersFromText(const std::string& text);

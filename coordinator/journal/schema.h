@@ -4,10 +4,11 @@
 namespace accrue {
 
 // Raised when the tables change, with a step in migrate.cc; in the store's user_version.
+//   4  positions.loss_scale, commits.loss_scale
 //   3  positions.parameter_hash
 //   2  jobs.paused (some stores of version 1 have it), ledger.detail, layouts, positions
 //   1  the first
-inline constexpr int kSchemaVersion = 3;
+inline constexpr int kSchemaVersion = 4;
 // Tells the store from any other SQLite file ("accr").
 inline constexpr int kApplicationId = 0x61636372;
 
@@ -24,6 +25,7 @@ CREATE TABLE IF NOT EXISTS commits(
   learning_rate REAL, tokens INTEGER NOT NULL, digest TEXT NOT NULL, skipped INTEGER NOT NULL,
   sequences INTEGER NOT NULL, clip_coefficient REAL, vanished_fraction REAL, duration_ns INTEGER NOT NULL,
   steps INTEGER NOT NULL, next_exponents TEXT NOT NULL, workers TEXT NOT NULL,
+  loss_scale TEXT NOT NULL DEFAULT '',
   PRIMARY KEY(job, window, timeline)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS epochs(
   job TEXT NOT NULL, timeline INTEGER NOT NULL, epoch INTEGER NOT NULL, attempt INTEGER NOT NULL,
@@ -46,7 +48,8 @@ CREATE TABLE IF NOT EXISTS ledger(
 -- What the members of a job's present timeline hold; attempt: of the window on the way.
 CREATE TABLE IF NOT EXISTS positions(
   job TEXT PRIMARY KEY, timeline INTEGER NOT NULL, window INTEGER NOT NULL, steps INTEGER NOT NULL,
-  digest TEXT NOT NULL, attempt INTEGER NOT NULL, exponents TEXT NOT NULL, parameter_hash TEXT NOT NULL) WITHOUT ROWID;
+  digest TEXT NOT NULL, attempt INTEGER NOT NULL, exponents TEXT NOT NULL, parameter_hash TEXT NOT NULL,
+  loss_scale TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS layouts(
   job TEXT PRIMARY KEY, numeric_class TEXT NOT NULL, tensors TEXT NOT NULL, tensor_elements TEXT NOT NULL,
   buckets INTEGER NOT NULL) WITHOUT ROWID;

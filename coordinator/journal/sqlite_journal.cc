@@ -45,9 +45,9 @@ class EffectWriter {
   }
 
   absl::Status operator()(const core::PersistPosition& e) {
-    return database_.Prepare("INSERT OR REPLACE INTO positions VALUES(?, ?, ?, ?, ?, 0, ?, ?)")
+    return database_.Prepare("INSERT OR REPLACE INTO positions VALUES(?, ?, ?, ?, ?, 0, ?, ?, ?)")
         .Bind(e.job).Bind(e.timeline.value()).Bind(e.window.value()).Bind(e.steps).Bind(e.digest)
-        .Bind(ExponentsToText(e.exponents)).Bind(e.parameter_hash).Run();
+        .Bind(ExponentsToText(e.exponents)).Bind(e.parameter_hash).Bind(LossScaleToText(e.loss_scale)).Run();
   }
 
   absl::Status operator()(const core::PersistLayout& e) {
@@ -77,12 +77,12 @@ class EffectWriter {
     ACCRUE_RETURN_IF_ERROR(
         database_.Prepare("UPDATE commits SET current = 0 WHERE job = ? AND window >= ? AND timeline < ?")
             .Bind(e.job).Bind(r.window.value()).Bind(r.timeline.value()).Run());
-    return database_.Prepare("INSERT INTO commits VALUES(?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
+    return database_.Prepare("INSERT INTO commits VALUES(?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")
         .Bind(e.job).Bind(r.window.value()).Bind(r.timeline.value()).Bind(now_unix_ns_).Bind(r.epoch.value())
         .Bind(r.attempt.value()).Bind(r.loss).Bind(r.gradient_norm).Bind(r.learning_rate).Bind(r.tokens)
         .Bind(r.digest).Bind(int64_t{r.skipped}).Bind(r.sequences).Bind(r.clip_coefficient)
         .Bind(r.vanished_fraction).Bind(r.duration_ns).Bind(r.steps).Bind(ExponentsToText(r.next_exponents))
-        .Bind(WorkersToText(r.workers)).Run();
+        .Bind(WorkersToText(r.workers)).Bind(LossScaleToText(r.loss_scale)).Run();
   }
 
   absl::Status operator()(const core::PersistEvaluation& e) {
@@ -117,7 +117,7 @@ class EffectWriter {
 constexpr char kCommitColumns[] =
     "SELECT c.window, c.timeline, c.unix_ns, c.epoch, c.attempt, c.loss, c.gradient_norm, c.learning_rate, c.tokens,"
     " c.digest, c.skipped, c.sequences, c.clip_coefficient, c.vanished_fraction, c.duration_ns, c.steps,"
-    " c.next_exponents, c.workers, e.window, e.loss FROM commits c"
+    " c.next_exponents, c.workers, e.window, e.loss, c.loss_scale FROM commits c"
     " LEFT JOIN evaluations e ON e.job = c.job AND e.window = c.window + 1 AND e.current = 1";
 
 absl::StatusOr<CommitRecord> ReadCommit(const Statement& row) {
@@ -141,6 +141,7 @@ absl::StatusOr<CommitRecord> ReadCommit(const Statement& row) {
   r.steps = row.Integer(15);
   ACCRUE_ASSIGN_OR_RETURN(r.next_exponents, ExponentsFromText(row.Text(16)));
   ACCRUE_ASSIGN_OR_RETURN(r.workers, WorkersFromText(row.Text(17)));
+  ACCRUE_ASSIGN_OR_RETURN(r.loss_scale, LossScaleFromText(row.Text(20)));
   if (!row.IsNull(18)) commit.validation_loss = RealOrNan(row, 19);
   return commit;
 }
@@ -269,7 +270,7 @@ class SqliteJournal : public Journal {
     const std::lock_guard<std::mutex> lock(mutex_);
     Statement row = database_->Prepare(
         "SELECT p.timeline, p.window, p.steps, p.digest, p.attempt, p.exponents, e.epoch, e.members, l.numeric_class,"
-        " l.tensors, l.tensor_elements, l.buckets, p.parameter_hash FROM jobs j"
+        " l.tensors, l.tensor_elements, l.buckets, p.parameter_hash, p.loss_scale FROM jobs j"
         " JOIN positions p ON p.job = j.id AND p.timeline = j.timeline"
         " JOIN epochs e ON e.job = j.id AND e.timeline = j.timeline"
         " JOIN layouts l ON l.job = j.id WHERE j.id = ? ORDER BY e.epoch DESC LIMIT 1");
@@ -289,6 +290,7 @@ class SqliteJournal : public Journal {
     ACCRUE_ASSIGN_OR_RETURN(live.layout.tensor_elements, SizesFromText(row.Text(10)));
     live.layout.buckets = row.Integer(11);
     live.parameter_hash = row.Text(12);
+    ACCRUE_ASSIGN_OR_RETURN(live.loss_scale, LossScaleFromText(row.Text(13)));
     if (live.members.empty()) return std::nullopt;
     return std::make_optional(std::move(live));
   }

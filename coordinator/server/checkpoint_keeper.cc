@@ -26,6 +26,7 @@ CheckpointManifest ManifestOf(const CheckpointWork& work) {
   manifest.optimizer = work.job->spec().optimizer().name();
   manifest.digest = work.checkpoint.digest;
   manifest.exponents = work.checkpoint.exponents;
+  manifest.loss_scale = work.checkpoint.loss_scale;
   manifest.tensors = work.tensors;
   for (const core::CheckpointFile& file : work.checkpoint.files) {
     manifest.files.push_back({file.path, file.size_bytes, file.xxh3_128});

@@ -207,7 +207,9 @@ void Coordinator::Join(const v1::Hello& hello, std::shared_ptr<WorkerLink> link,
     link->Send(std::move(welcome));
     LogInfo(resumes ? "worker is back" : "worker joined", {{"worker", hello.name()}, {"incarnation", incarnation}, {"backend", hello.backend()},
                               {"threads", hello.threads()}, {"numeric_class", hello.numeric_class()},
-                              {"bf16_numeric_class", hello.bf16_numeric_class()}});
+                              {"bf16_numeric_class", hello.bf16_numeric_class()},
+                              {"fp16_numeric_class", hello.fp16_numeric_class()},
+                              {"tf32_numeric_class", hello.tf32_numeric_class()}});
     Apply(JoinFromProto(hello, incarnation));
   });
   if (!status.ok()) link->Close(std::string(status.message()));  // what it holds, it may keep
@@ -413,6 +415,13 @@ void Coordinator::OnCommit(const core::PersistCommit& effect) {
   metrics_.WindowCommitted(effect.job, effect.record);
   LogDebug("window committed", {{"job", effect.job}, {"window", effect.record.window}, {"loss", effect.record.loss},
                                 {"digest", effect.record.digest}});
+  const std::optional<LossScale>& loss_scale = effect.record.loss_scale;
+  if (effect.record.skipped && effect.record.tokens > 0 && loss_scale && loss_scale->exponent == kLeastLossScale) {
+    LogWarning("a window was skipped at the least loss scale, so the next will be too: activations leave the range of "
+               "fp16, or the model has diverged; go back to a checkpoint with a lower learning rate, or compute in bf16 or "
+               "fp32",
+               {{"job", effect.job}, {"window", effect.record.window}, {"loss_scale", loss_scale->Value()}});
+  }
   if (run->log == nullptr) return;
   if (const absl::Status status = run->log->Append(*run->last_commit); !status.ok()) FailJob(*run, status);
   PassFaultPoint(FaultPoint::kCoordinatorCommitLogged, effect.record.window.value());

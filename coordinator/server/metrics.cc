@@ -68,6 +68,7 @@ struct Metrics::State {
       Measure("accrue_validation_loss_nats", "Mean loss per valid token of the last evaluation, in nats.");
   Family<Gauge>& norm = Measure("accrue_gradient_norm", "Global gradient norm of the last window, before clipping.");
   Family<Gauge>& clip = Measure("accrue_clip_coefficient", "What the last window's gradient was multiplied by.");
+  Family<Gauge>& loss_scale = Measure("accrue_loss_scale", "What the loss of the last window was multiplied by; fp16 only.");
   Family<Gauge>& vanished =
       Measure("accrue_vanished_gradient_ratio", "Share of the last window's gradient elements rounded to zero.");
   Family<Gauge>& rate = Measure("accrue_learning_rate", "Learning rate of the last window.");
@@ -154,6 +155,7 @@ void Metrics::WindowCommitted(const JobId& job, const core::WindowRecord& window
   s.OfJob(s.norm, job).Set(window.gradient_norm);
   s.OfJob(s.clip, job).Set(window.clip_coefficient);
   s.OfJob(s.vanished, job).Set(window.vanished_fraction);
+  if (window.loss_scale) s.OfJob(s.loss_scale, job).Set(static_cast<double>(window.loss_scale->Value()));
   s.OfJob(s.rate, job).Set(window.learning_rate);
   s.OfJob(s.window_seconds, job, WindowBuckets()).Observe(static_cast<double>(window.duration_ns) * 1e-9);
   for (const core::WorkerWindow& worker : window.workers) {

@@ -106,6 +106,7 @@ absl::StatusOr<core::StartPoint> ReadCheckpoint(FileSystem& file_system, const C
   start.steps = manifest.steps;
   start.digest = manifest.digest;
   start.exponents = manifest.exponents;
+  start.loss_scale = manifest.loss_scale;
   start.timeline = Timeline(manifest.timeline).Next();
   return start;
 }

@@ -114,7 +114,8 @@ core::JobConfig ConfigOf(const v1::ResolvedJob& job, int64_t until_window) {
   config.min_workers = spec.workers().min();
   config.max_workers = spec.workers().max();
   config.exact = spec.accumulation().mode() != "fast";
-  config.bf16 = spec.precision() == "bf16";
+  config.precision = PrecisionOf(spec.precision());
+  config.loss_scale = LossScaleOf(spec);
   config.closed_fleet = job.closed_fleet();
   config.audit_fraction = spec.audit().fraction();
   config.seed = spec.seed();

@@ -15,6 +15,15 @@ auto ToVector(const Repeated& repeated) {
   return std::vector<typename Repeated::value_type>(repeated.begin(), repeated.end());
 }
 
+LossScale LossScaleFromProto(const v1::LossScale& scale) { return {scale.exponent(), scale.good_windows()}; }
+
+v1::LossScale LossScaleToProto(const LossScale& scale) {
+  v1::LossScale result;
+  result.set_exponent(scale.exponent);
+  result.set_good_windows(scale.good_windows);
+  return result;
+}
+
 std::vector<core::UnitRange> RangesFromProto(const google::protobuf::RepeatedPtrField<v1::UnitRange>& ranges) {
   std::vector<core::UnitRange> result;
   for (const v1::UnitRange& range : ranges) result.push_back({range.first(), range.count()});
@@ -96,6 +105,7 @@ core::WorkerHolds HoldingFromProto(const v1::Holding& m, Incarnation from) {
   step.loss_sum = seal.loss_sum();
   step.vanished_elements = seal.vanished_elements();
   step.next_exponents = ToVector(seal.next_exponents());
+  if (seal.has_next_loss_scale()) step.next_loss_scale = LossScaleFromProto(seal.next_loss_scale());
   return event;
 }
 
@@ -129,7 +139,10 @@ class ToProto {
     }
   }
 
-  void operator()(const core::ProbeOrder& m) { *result_.mutable_probe()->mutable_key() = KeyToProto(m.key); }
+  void operator()(const core::ProbeOrder& m) {
+    *result_.mutable_probe()->mutable_key() = KeyToProto(m.key);
+    if (m.loss_scale) *result_.mutable_probe()->mutable_loss_scale() = LossScaleToProto(*m.loss_scale);
+  }
 
   void operator()(const core::Plan& m) {
     v1::Plan& out = *result_.mutable_plan();
@@ -142,6 +155,7 @@ class ToProto {
     RangesToProto(m.evaluation_units, *out.mutable_evaluation_units());
     out.set_evaluation_only(m.evaluation_only);
     RangesToProto(m.audit_units, *out.mutable_audit_units());
+    if (m.loss_scale) *out.mutable_loss_scale() = LossScaleToProto(*m.loss_scale);
     if (context_.sequences_of == nullptr) return;
     for (v1::SequenceRange& range : context_.sequences_of(m.key.window, m.units)) {
       *out.add_sequences() = std::move(range);
@@ -174,6 +188,7 @@ class ToProto {
     out.mutable_final_buckets()->Add(m.final_buckets.begin(), m.final_buckets.end());
     out.set_loss_sum(m.loss_sum);
     out.set_vanished_elements(m.vanished_elements);
+    if (m.next_loss_scale) *out.mutable_next_loss_scale() = LossScaleToProto(*m.next_loss_scale);
   }
 
   void operator()(const core::Replay& m) {
@@ -252,6 +267,8 @@ core::WorkerJoined JoinFromProto(const v1::Hello& hello, Incarnation incarnation
   joined.name = hello.name();
   joined.numeric_class = hello.numeric_class();
   joined.bf16_numeric_class = hello.bf16_numeric_class();
+  joined.fp16_numeric_class = hello.fp16_numeric_class();
+  joined.tf32_numeric_class = hello.tf32_numeric_class();
   joined.backend = hello.backend();
   joined.device = hello.device();
   joined.host = hello.host();
@@ -386,6 +403,7 @@ v1::WindowRecord WindowToProto(const CommitRecord& commit) {
   result.set_sequences(w.sequences);
   result.set_clip_coefficient(w.clip_coefficient);
   result.set_vanished_fraction(w.vanished_fraction);
+  if (w.loss_scale) result.set_loss_scale(w.loss_scale->Value());
   for (const core::WorkerWindow& worker : w.workers) {
     v1::WorkerWindow& added = *result.add_workers();
     added.set_incarnation(worker.incarnation.value());

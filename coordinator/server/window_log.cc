@@ -82,6 +82,7 @@ std::string WindowLine(const CommitRecord& commit) {
   line["sequences"] = w.sequences;
   line["clip_coefficient"] = w.clip_coefficient;
   line["vanished_fraction"] = w.vanished_fraction;
+  if (w.loss_scale) line["loss_scale"] = w.loss_scale->Value();
   line["window_seconds"] = seconds;
   line["tokens_per_second"] = seconds > 0 ? static_cast<double>(w.tokens) / seconds : 0;
   line["timeline"] = w.timeline.value();

@@ -97,6 +97,56 @@ TEST(Accumulator, AnyThreadCount_GivesTheSameSumsAndReports) {
   }
 }
 
+// docs/numerics.md, section 12: a power of two that is taken off leaves no trace.
+TEST(Accumulator, ScaledGradients_SameSumsReportsAndNorm) {
+  const ParameterLayout layout = SmallLayout();
+  HostBackend backend;
+  for (AccumulationMode mode : {AccumulationMode::kExact, AccumulationMode::kFast}) {
+    const std::vector<int> exponents = mode == AccumulationMode::kExact ? std::vector<int>{40, 41, -126, 126} : std::vector<int>();
+    auto plain = Make(mode, layout, backend, exponents), scaled = Make(mode, layout, backend, exponents);
+    for (int scale : {0, 1, 15, 24}) {
+      plain->Reset(exponents);
+      scaled->Reset(exponents);
+      scaled->SetLossScale(scale);
+      for (int64_t unit = 0; unit < 3; ++unit) {
+        std::vector<std::vector<float>> gradients, multiplied;
+        for (size_t t = 0; t < layout.tensors().size(); ++t) {
+          gradients.push_back(UnitGradient(layout, unit, static_cast<int>(t)));
+          multiplied.push_back(gradients.back());
+          for (float& value : multiplied.back()) value = std::ldexp(value, scale);
+        }
+        const UnitStats expected = AddValues(*plain, layout, unit, gradients);
+        const UnitStats stats = AddValues(*scaled, layout, unit, multiplied);
+        EXPECT_EQ(stats.max_exponents, expected.max_exponents) << scale;
+        EXPECT_EQ(stats.bucket_checksums, expected.bucket_checksums) << scale;
+        EXPECT_EQ(stats.vanished_elements, expected.vanished_elements) << scale;
+      }
+      EXPECT_EQ(scaled->Norm(77), plain->Norm(77)) << scale;
+      if (mode == AccumulationMode::kFast) continue;
+      EXPECT_EQ(AllSums(*scaled, layout), AllSums(*plain, layout)) << scale;
+    }
+  }
+}
+
+TEST(Accumulator, ProbeAndAuditOfScaledGradients_SayWhatTheUnscaledSay) {
+  const ParameterLayout layout = SmallLayout();
+  HostBackend backend;
+  auto accumulator = Make(AccumulationMode::kExact, layout, backend, {40, 41, 42, 43});
+  std::vector<std::vector<float>> zero_and_eight;
+  for (const TensorInfo& tensor : layout.tensors()) zero_and_eight.emplace_back(tensor.elements);
+  zero_and_eight[1][0] = 8;
+  accumulator->SetLossScale(10);
+  const auto add = [&] {
+    for (size_t t = 0; t < layout.tensors().size(); ++t) accumulator->Add(static_cast<int>(t), zero_and_eight[t].data());
+    return accumulator->FinishUnit().max_exponents;
+  };
+  const std::vector<int> expected = {kZeroExponent, 3 - 10, kZeroExponent, kZeroExponent};
+  accumulator->BeginProbe();
+  EXPECT_EQ(add(), expected);
+  accumulator->BeginAudit(3);
+  EXPECT_EQ(add(), expected);
+}
+
 // The figures of exactness: neither the largest error nor the L2 error of a tensor exceeds that of fp32 sums.
 TEST(Accumulator, ExactSums_AgainstBinary64_AreAtLeastAsGoodAsBinary32Sums) {
   const ParameterLayout layout = SmallLayout();

@@ -34,6 +34,14 @@ TEST(CpuBackend, NumericClass_OfThreadCounts_IsTheSame) {
   EXPECT_NE(one->DeviceName(), three->DeviceName());
 }
 
+TEST(CpuBackend, Fp16_OnEveryMachine_OfAClassOfItsOwn) {
+  const auto backend = CreateCpuBackend(1);
+  EXPECT_TRUE(backend->Supports(DType::kF16));
+  EXPECT_NE(backend->NumericClass(DType::kF16), backend->NumericClass(DType::kF32));
+  EXPECT_THAT(backend->NumericClass(DType::kF16), testing::HasSubstr("/fp16/"));
+  EXPECT_EQ(backend->Tf32NumericClass(), "");
+}
+
 TEST(CpuBackend, Copy_ThereAndBack_KeepsBytes) {
   const auto backend = CreateCpuBackend(2);
   auto a = *backend->Allocate(1000), b = *backend->Allocate(1000);

@@ -130,12 +130,12 @@ TEST(AttentionInBf16, ErrorNorm_OfEveryCase_IsBelowTheUnit) {
 
 std::string CaseName(const testing::TestParamInfo<std::tuple<size_t, DType>>& info) {
   return OpCases()[std::get<0>(info.param)].name +
-         (std::get<1>(info.param) == DType::kF32 ? "_f32" : "_bf16");
+         (std::string("_") + NameOf(std::get<1>(info.param)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Cases, ModelOpsTest,
                          testing::Combine(testing::Range<size_t>(0, OpCases().size()),
-                                          testing::Values(DType::kF32, DType::kBF16)),
+                                          testing::Values(DType::kF32, DType::kBF16, DType::kF16)),
                          CaseName);
 
 }  // namespace

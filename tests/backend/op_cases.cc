@@ -16,7 +16,11 @@ namespace {
 constexpr size_t kAlignment = 64, kGuardBytes = 256;
 constexpr char kGuard = 0x5A;
 
-double DefaultTolerance(DType dtype) { return dtype == DType::kF32 ? 1e-5 : 1.6e-2; }
+// binary16 has three bits more than bf16.
+double ToleranceOf(DType dtype, double f32, double bf16) {
+  return dtype == DType::kF32 ? f32 : dtype == DType::kBF16 ? bf16 : bf16 / 8;
+}
+double DefaultTolerance(DType dtype) { return ToleranceOf(dtype, 1e-5, 1.6e-2); }
 
 Dropout SomeDropout() { return {.probability = 0.25f, .seed = 77, .window = 3, .unit = 5, .site = 0xABCD}; }
 
@@ -274,7 +278,7 @@ void AddNormForward(std::vector<OpCase>& cases, NormKind kind, int64_t rows, int
     if (layer_norm) args.beta = arrays.In(dtype, width);
     args.y = arrays.Out(dtype, rows * width);
     // In bf16 a sum at a tie may round the other way, and the row's statistics follow it.
-    const double tolerance = dtype == DType::kF32 ? 1e-5 : 1e-2;
+    const double tolerance = ToleranceOf(dtype, 1e-5, 1e-2);
     if (layer_norm) args.mean = arrays.Out(DType::kF32, rows, tolerance).f32();
     args.rstd = arrays.Out(DType::kF32, rows, tolerance).f32();
     ops.NormForward(args);
@@ -287,7 +291,7 @@ void AddNormForwardAgain(std::vector<OpCase>& cases, NormKind kind, int64_t rows
                            "ForwardAgain" + std::to_string(rows) + "x" + std::to_string(width);
   cases.push_back({name, [=](ModelOps& ops, OpArrays& arrays, DType dtype) {
                      const bool layer_norm = kind == NormKind::kLayerNorm;
-                     const double tolerance = dtype == DType::kF32 ? 1e-5 : 1e-2;  // as above
+                     const double tolerance = ToleranceOf(dtype, 1e-5, 1e-2);  // as above
                      NormForwardArgs args{.rows = rows, .width = width, .kind = kind, .epsilon = 1e-5f};
                      args.x = arrays.In(dtype, rows * width);
                      args.delta = arrays.In(dtype, rows * width);
@@ -413,7 +417,7 @@ void AddAttention(std::vector<OpCase>& cases, AttentionSize s, bool dropout) {
     args.log_sum_exp = arrays.In(DType::kF32, statistics).f32();
     CreateReferenceOps()->AttentionForward(args);
     args.dout = arrays.In(dtype, out_elements);
-    const Tensor gradients = arrays.Out(dtype, rows * stride, dtype == DType::kF32 ? 3e-5 : 3e-2);
+    const Tensor gradients = arrays.Out(dtype, rows * stride, ToleranceOf(dtype, 3e-5, 3e-2));
     const AttentionArgs places = MakeAttention(s, dropout, dtype, gradients);
     args.dq = places.q;
     args.dk = places.k;
@@ -472,15 +476,31 @@ void AddRest(std::vector<OpCase>& cases) {
       }});
     }
   }
-  cases.push_back({"ConvertToBf16", [](ModelOps& ops, OpArrays& arrays, DType) {
-    const int64_t elements = 65536 + 77;
-    const Tensor from = arrays.In(DType::kF32, elements);
-    for (int i = 0; i < 64; ++i) from.f32()[i] = 1.0f + static_cast<float>(i) * 0x1p-9f;  // halfway cases among them
-    from.f32()[64] = std::numeric_limits<float>::infinity();
-    from.f32()[65] = std::numeric_limits<float>::max();
-    from.f32()[66] = 1e-40f;
-    ops.ConvertToBf16(from.f32(), arrays.Out(DType::kBF16, elements, 1e-30).data, elements);
+  // The gradient of a scaled loss; bf16 has none.
+  cases.push_back({"CrossEntropy1027Scaled", [](ModelOps& ops, OpArrays& arrays, DType dtype) {
+    CrossEntropyArgs args{.rows = 21, .vocabulary = 1027, .gradient_scale = dtype == DType::kBF16 ? 1.0f : 0x1p14f};
+    args.logits = arrays.InOut(dtype, args.rows * args.vocabulary, 5);
+    args.targets = arrays.Integers(args.rows, -1, static_cast<int32_t>(args.vocabulary));
+    args.losses = arrays.OutDoubles(args.rows);
+    ops.CrossEntropy(args);
   }});
+  for (const DType to : {DType::kBF16, DType::kF16}) {
+    cases.push_back({to == DType::kBF16 ? "ConvertToBf16" : "ConvertToF16", [to](ModelOps& ops, OpArrays& arrays, DType) {
+      const int64_t elements = 65536 + 77;
+      const Tensor from = arrays.In(DType::kF32, elements);
+      for (int i = 0; i < 64; ++i) {  // halfway cases among them, of normal and subnormal numbers
+        from.f32()[i] = 1.0f + static_cast<float>(i) * 0x1p-9f;
+        from.f32()[64 + i] = 1.0f + static_cast<float>(i) * 0x1p-12f;
+        from.f32()[128 + i] = -static_cast<float>(i) * 0x1p-26f;
+      }
+      from.f32()[192] = std::numeric_limits<float>::infinity();
+      from.f32()[193] = std::numeric_limits<float>::max();
+      from.f32()[194] = 1e-40f;
+      from.f32()[195] = 65519.99f;  // rounds to 65504
+      from.f32()[196] = -65520.0f;  // to -infinity
+      ops.Convert(from.f32(), arrays.Out(to, elements, 1e-30), elements);
+    }});
+  }
 }
 
 }  // namespace

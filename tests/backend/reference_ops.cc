@@ -20,9 +20,29 @@ uint16_t RoundToBf16(float value) {
 
 float Bf16ToFloat(uint16_t value) { return std::bit_cast<float>(static_cast<uint32_t>(value) << 16); }
 
+// By the definition: the nearest multiple of the spacing at its size.
+uint16_t RoundToF16(float value) {
+  const uint16_t sign = std::signbit(value) ? 0x8000 : 0;
+  if (std::isnan(value)) return sign | 0x7E00;
+  const double magnitude = std::abs(static_cast<double>(value));
+  int exponent = -14;
+  while (exponent < 16 && magnitude >= std::ldexp(2.0, exponent)) ++exponent;
+  if (exponent == 16) return sign | 0x7C00;
+  const double steps = std::nearbyint(std::ldexp(magnitude, 10 - exponent));  // 2^10 to 2^11, less if subnormal
+  return static_cast<uint16_t>(sign + static_cast<int>(steps) + (exponent + 14) * 1024);
+}
+
+float F16ToFloat(uint16_t value) {
+  const int exponent = value >> 10 & 31, fraction = value & 1023;
+  double magnitude = std::ldexp(exponent == 0 ? fraction : 1024 + fraction, std::max(exponent, 1) - 25);
+  if (exponent == 31) magnitude = fraction == 0 ? HUGE_VAL : NAN;
+  return static_cast<float>((value & 0x8000) != 0 ? -magnitude : magnitude);
+}
+
 double LoadElement(const Tensor& tensor, int64_t i) {
   if (tensor.dtype == DType::kF32) return static_cast<const float*>(tensor.data)[i];
-  return Bf16ToFloat(static_cast<const uint16_t*>(tensor.data)[i]);
+  const uint16_t bits = static_cast<const uint16_t*>(tensor.data)[i];
+  return tensor.dtype == DType::kBF16 ? Bf16ToFloat(bits) : F16ToFloat(bits);
 }
 
 void StoreElement(const Tensor& tensor, int64_t i, double value) {
@@ -30,7 +50,7 @@ void StoreElement(const Tensor& tensor, int64_t i, double value) {
   if (tensor.dtype == DType::kF32) {
     static_cast<float*>(tensor.data)[i] = rounded;
   } else {
-    static_cast<uint16_t*>(tensor.data)[i] = RoundToBf16(rounded);
+    static_cast<uint16_t*>(tensor.data)[i] = tensor.dtype == DType::kBF16 ? RoundToBf16(rounded) : RoundToF16(rounded);
   }
 }
 
@@ -272,13 +292,13 @@ class ReferenceOps : public ModelOps {
       a.losses[r] = std::log(sum) + maximum - LoadElement(logits, row + a.targets[r]);
       for (int64_t c = 0; c < a.vocabulary && a.write_gradient; ++c) {
         const double probability = std::exp(LoadElement(logits, row + c) - maximum) / sum;
-        StoreElement(logits, row + c, probability - (c == a.targets[r] ? 1 : 0));
+        StoreElement(logits, row + c, a.gradient_scale * (probability - (c == a.targets[r] ? 1 : 0)));
       }
     }
   }
 
-  void ConvertToBf16(const float* from, void* to, int64_t elements) override {
-    for (int64_t i = 0; i < elements; ++i) static_cast<uint16_t*>(to)[i] = RoundToBf16(from[i]);
+  void Convert(const float* from, const Tensor& to, int64_t elements) override {
+    for (int64_t i = 0; i < elements; ++i) StoreElement(to, i, from[i]);
   }
 
  private:
@@ -367,7 +387,7 @@ class ReferenceBackend : public Backend {
 
   std::string DeviceName() const override { return "reference"; }
   std::string NumericClass(DType precision) const override {
-    return absl::StrCat("reference ", precision == DType::kF32 ? "fp32" : "bf16");
+    return absl::StrCat("reference ", NameOf(precision));
   }
   bool Supports(DType) const override { return true; }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(size_t size_bytes) override {

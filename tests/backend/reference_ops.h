@@ -22,5 +22,7 @@ double LoadElement(const Tensor& tensor, int64_t i);
 void StoreElement(const Tensor& tensor, int64_t i, double value);
 uint16_t RoundToBf16(float value);
 float Bf16ToFloat(uint16_t value);
+uint16_t RoundToF16(float value);
+float F16ToFloat(uint16_t value);
 
 }  // namespace accrue

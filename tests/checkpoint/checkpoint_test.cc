@@ -55,7 +55,8 @@ class CheckpointTest : public testing::Test {
                                 .steps = model.state->steps(),
                                 .optimizer = model.state->arrays().size() == 9 ? "adamw" : "sgd",
                                 .digest = model.state->Digest().Hex(),
-                                .exponents = model.state->exponents()};
+                                .exponents = model.state->exponents(),
+                                .loss_scale = model.state->loss_scale()};
     for (const TensorInfo& tensor : model.layout.tensors()) manifest.tensors.push_back(tensor.name);
     for (int shard = 0; shard < shards; ++shard) {
       const auto file = WriteSnapshot(file_system, directory, TakeSnapshot(*model.state, shard, shards));
@@ -96,6 +97,18 @@ TEST_F(CheckpointTest, LoadCheckpoint_FromAnyNumberOfShards_RestoresTheDigest) {
     EXPECT_EQ(*ComputeCheckpointDigest(files_, CheckpointDirectory(folder_.path(), shards)),
               model_.state->Digest());
   }
+}
+
+TEST_F(CheckpointTest, LoadCheckpoint_WithALossScale_RestoresItAndTheDigest) {
+  const Hash128 without = model_.state->Digest();
+  model_.state->SetLossScale(LossScale{13, 77});
+  ASSERT_TRUE(Write(files_, model_, 1, 2).ok());
+  Model loaded;
+  ASSERT_TRUE(Load(1, loaded).ok());
+  EXPECT_EQ(loaded.state->loss_scale(), (LossScale{13, 77}));
+  EXPECT_EQ(loaded.state->Digest(), model_.state->Digest());
+  EXPECT_NE(loaded.state->Digest(), without);
+  EXPECT_EQ(*ComputeCheckpointDigest(files_, CheckpointDirectory(folder_.path(), 1)), model_.state->Digest());
 }
 
 TEST_F(CheckpointTest, LoadCheckpoint_OfSgdInFastMode_RestoresTheDigest) {

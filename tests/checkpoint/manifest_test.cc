@@ -59,6 +59,22 @@ TEST_F(ManifestTest, ReadManifest_OfWhatWasWritten_ReturnsIt) {
   EXPECT_EQ(read->loss_json, written.loss_json);
 }
 
+TEST_F(ManifestTest, LossScale_OfWhatWasWritten_ReturnsIt) {
+  CheckpointManifest written = Example();
+  for (const std::optional<LossScale>& scale : {std::optional<LossScale>(), std::make_optional(LossScale{0, 0}),
+                                                std::make_optional(LossScale{24, 1'000'000'000'000})}) {
+    written.loss_scale = scale;
+    ASSERT_TRUE(WriteManifest(files_, folder_.path(), written).ok());
+    const auto read = ReadManifest(files_, folder_.path());
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(read->loss_scale, scale);
+  }
+  for (const LossScale& wrong : {LossScale{-1, 0}, LossScale{25, 0}, LossScale{3, -1}}) {
+    written.loss_scale = wrong;
+    EXPECT_THAT(std::string(WriteManifest(files_, folder_.path(), written).message()), HasSubstr("loss scale"));
+  }
+}
+
 TEST_F(ManifestTest, ReadManifest_WithoutOne_IsNotFound) {
   EXPECT_EQ(ReadManifest(files_, folder_.path()).status().code(), absl::StatusCode::kNotFound);
 }

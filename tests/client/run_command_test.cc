@@ -96,6 +96,14 @@ TEST_F(RunCommandTest, BadJobFile_ExitCode3AndNothingStarted) {
   EXPECT_FALSE(FileSystem::Real().Exists(Path("out")));
 }
 
+TEST_F(RunCommandTest, Tf32OnACpu_ExitCode2AndNothingStarted) {
+  Write("job.yaml", absl::StrReplaceAll(kJob, {{"precision: fp32 ", "precision: tf32 "}}));
+  const ClientResult result = Run({"--backend", "cpu"});
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.err, HasSubstr("tf32, which only GPUs compute"));
+  EXPECT_FALSE(FileSystem::Real().Exists(Path("out")));
+}
+
 TEST_F(RunCommandTest, CoordinatorDies_EndOfItsLogShown) {
   WriteScript("accrued", "echo 'accrued: 127.0.0.1:0: the port is in use' >&2; exit 1");
   const ClientResult result = Run();

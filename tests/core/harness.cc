@@ -99,6 +99,8 @@ Incarnation Harness::Join(const std::string& numeric_class, const std::string& b
   joined.name = "worker-" + std::to_string(joined.incarnation.value());
   joined.numeric_class = numeric_class;
   joined.bf16_numeric_class = bf16_numeric_class;
+  joined.fp16_numeric_class = "cpu fp16";
+  joined.backend = "cpu";
   Apply(joined);
   return joined.incarnation;
 }

@@ -30,12 +30,27 @@ TEST(Start, NumericClass_IsThatOfTheJobsPrecision) {
   for (const bool bf16 : {false, true}) {
     Harness harness;
     JobConfig config = SmallJob();
-    config.bf16 = bf16;
+    config.precision = bf16 ? Precision::kBf16 : Precision::kFp32;
     harness.Submit(config);
     const Incarnation first = harness.Join("cpu", "cpu one");
     EXPECT_EQ(harness.Sent<AssignJob>().count(first), 1u);
     const Incarnation second = harness.Join("cpu", "cpu two");
     EXPECT_EQ(harness.Sent<AssignJob>().count(second), bf16 ? 0u : 1u);
+  }
+}
+
+// As a CPU is in tf32: nothing is sent to it, and the reason is there at once.
+TEST(Start, WorkerThatDoesNotComputeThePrecision_RefusedWithTheReason) {
+  for (const bool closed_fleet : {false, true}) {
+    Harness harness;
+    JobConfig config = SmallJob();
+    config.precision = Precision::kTf32;
+    config.closed_fleet = closed_fleet;
+    harness.Submit(config);
+    harness.Join();
+    EXPECT_THAT(harness.Sent<AssignJob>(), IsEmpty());
+    EXPECT_EQ(harness.View().state, closed_fleet ? JobState::kFailed : JobState::kWaiting);
+    EXPECT_THAT(harness.View().reason, HasSubstr("does not compute in precision tf32 with backend cpu: only GPUs do"));
   }
 }
 

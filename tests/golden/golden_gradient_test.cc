@@ -82,7 +82,11 @@ absl::StatusOr<LoadedEngine> Load(const GoldenModel& golden, Backend& backend) {
 struct Bounds {
   double loss, gradient;
 };
-Bounds BoundsOf(DType precision) { return precision == DType::kF32 ? Bounds{1e-5, 1e-4} : Bounds{2e-3, 5e-2}; }
+Bounds BoundsOf(DType precision) {
+  return precision == DType::kF32 ? Bounds{1e-5, 1e-4} : precision == DType::kBF16 ? Bounds{2e-3, 5e-2} : Bounds{3e-4, 8e-3};
+}
+// Of fp16's loss scale; gradients are compared without it.
+constexpr int kScaleExponent = 8;
 
 TEST_P(GoldenGradientTest, ComputeUnit_GoldenUnit_HasLossAndGradientsOfPyTorch) {
   const auto& [backend_case, name, precision] = GetParam();
@@ -91,14 +95,16 @@ TEST_P(GoldenGradientTest, ComputeUnit_GoldenUnit_HasLossAndGradientsOfPyTorch) 
   const absl::StatusOr<std::unique_ptr<Backend>> created = backend_case.create();
   if (!created.ok()) GTEST_SKIP() << created.status();
   const std::unique_ptr<Backend>& backend = *created;
-  if (!backend->Supports(precision)) GTEST_SKIP() << backend->DeviceName() << " does not compute in bf16";
+  if (!backend->Supports(precision)) GTEST_SKIP() << backend->DeviceName() << " does not compute in " << NameOf(precision);
   const Bounds bounds = BoundsOf(precision);
   const absl::StatusOr<LoadedEngine> loaded = Load(golden, *backend);
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   const ParameterLayout& layout = loaded->engine->layout();
 
   SummarySink sink(layout, *backend);
-  const GoldenUnit unit = golden.Unit(0, 0);
+  GoldenUnit unit = golden.Unit(0, 0);
+  const double scale = precision == DType::kF16 ? std::ldexp(1.0, kScaleExponent) : 1;
+  if (precision == DType::kF16) unit.input.loss_scale_exponent = kScaleExponent;
   const UnitLoss loss = *loaded->engine->ComputeUnit(unit.input, sink);
   EXPECT_EQ(loss.valid_tokens, golden.json["valid_tokens"]);
   EXPECT_NEAR(loss.loss_sum / golden.json["loss_sum"].get<double>(), 1, bounds.loss);
@@ -107,10 +113,10 @@ TEST_P(GoldenGradientTest, ComputeUnit_GoldenUnit_HasLossAndGradientsOfPyTorch) 
     const nlohmann::json& expected = golden.json["tensors"][i];
     EXPECT_EQ(layout.tensors()[i].name, expected["name"]);
     EXPECT_EQ(layout.tensors()[i].shape, expected["shape"].get<std::vector<int64_t>>());
-    const double norm = expected["gradient_norm"];
+    const double norm = scale * expected["gradient_norm"].get<double>();
     ASSERT_GT(norm, 0);
     EXPECT_NEAR(sink.norms[i] / norm, 1, bounds.gradient) << layout.tensors()[i].name;
-    EXPECT_NEAR(sink.products[i] / norm, expected["gradient_product"].get<double>() / norm, bounds.gradient)
+    EXPECT_NEAR(sink.products[i] / norm, scale * expected["gradient_product"].get<double>() / norm, bounds.gradient)
         << layout.tensors()[i].name;
   }
 }
@@ -124,7 +130,7 @@ TEST_P(GoldenGradientTest, ComputeUnit_AnyRecomputeLevel_GivesSameBits) {
   const absl::StatusOr<std::unique_ptr<Backend>> created = backend_case.create();
   if (!created.ok()) GTEST_SKIP() << created.status();
   Backend& backend = **created;
-  if (!backend.Supports(precision)) GTEST_SKIP() << backend.DeviceName() << " does not compute in bf16";
+  if (!backend.Supports(precision)) GTEST_SKIP() << backend.DeviceName() << " does not compute in " << NameOf(precision);
   const GoldenUnit unit = golden.Unit(0, 0);
   std::vector<std::vector<float>> expected;
   for (const Recompute recompute : kRecomputeLevels) {
@@ -147,10 +153,10 @@ INSTANTIATE_TEST_SUITE_P(Models, GoldenGradientTest,
                          ::testing::Combine(::testing::ValuesIn(GoldenBackends()),
                                             ::testing::Values("gpt2", "gpt2_untied", "gpt2_chunked_head",
                                                               "llama", "qwen2", "llama3_rope"),
-                                            ::testing::Values(DType::kF32, DType::kBF16)),
+                                            ::testing::Values(DType::kF32, DType::kBF16, DType::kF16)),
                          [](const auto& info) {
                            return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param) +
-                                  (std::get<2>(info.param) == DType::kF32 ? "_fp32" : "_bf16");
+                                  "_" + NameOf(std::get<2>(info.param));
                          });
 
 }  // namespace

@@ -261,6 +261,8 @@ std::vector<WindowLine> Cluster::Windows() const {
       line.units.push_back(worker.value("units", int64_t{0}));
     }
     line.timeline = json.value("timeline", int64_t{-1});
+    line.skipped = json.value("skipped", false);
+    line.loss_scale = json.value("loss_scale", int64_t{0});
     EXPECT_EQ(line.window, static_cast<int64_t>(lines.size())) << "windows.jsonl is out of order";
     lines.push_back(line);
   }

@@ -19,6 +19,8 @@ struct WindowLine {
   int64_t tokens = 0;
   std::vector<int64_t> units;  // of each worker
   int64_t timeline = 0;
+  bool skipped = false;
+  int64_t loss_scale = 0;  // 0: there is none
 };
 
 // A small GPT-2 with dropout on a few thousand made-up tokens: a window takes milliseconds. 12 units a window.

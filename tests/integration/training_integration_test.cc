@@ -69,7 +69,8 @@ TEST_P(Training, Digests_WorkersAndThreads_Equal) {
 INSTANTIATE_TEST_SUITE_P(
     PrecisionWorkersThreads, Training,
     testing::Values(std::tuple("fp32", 2, 1), std::tuple("fp32", 3, 1), std::tuple("fp32", 5, 1), std::tuple("fp32", 1, 2),
-                    std::tuple("fp32", 1, 7), std::tuple("fp32", 2, 7), std::tuple("bf16", 3, 2)),
+                    std::tuple("fp32", 1, 7), std::tuple("fp32", 2, 7), std::tuple("bf16", 3, 2),
+                    std::tuple("fp16", 2, 1), std::tuple("fp16", 3, 2), std::tuple("fp16", 1, 7)),
     [](const auto& info) {
       return std::get<0>(info.param) + "_" + std::to_string(std::get<1>(info.param)) + "Workers_" +
              std::to_string(std::get<2>(info.param)) + "Threads";
@@ -201,6 +202,91 @@ TEST(TrainingChanges, Evaluation_OneAndThreeWorkers_SameLoss) {
   }
   EXPECT_EQ(losses[0], losses[1]);
   EXPECT_GT(losses[0], 0);
+}
+
+// The first scale is far too high: windows are skipped until it fits, and after each three that step it is tried higher.
+v1::JobSpec FarTooHighJob(int64_t windows, int64_t min_workers, int64_t max_workers) {
+  v1::JobSpec spec = SpecOf("fp16", windows, min_workers, max_workers);
+  spec.mutable_loss_scale()->set_initial(int64_t{1} << 24);
+  spec.mutable_loss_scale()->set_growth_windows(3);
+  spec.mutable_checkpoint()->set_every_windows(4);
+  return spec;
+}
+
+TEST(LossScale, FarTooHigh_SkipsUntilItFits_SameDigestsOnOtherWorkersAndAfterAResume) {
+  constexpr int64_t kLong = 30;
+  std::vector<WindowLine> alone;
+  {
+    Cluster cluster;
+    cluster.AddWorker();
+    cluster.Run(FarTooHighJob(kLong, 1, 4));
+    alone = cluster.Windows();
+  }
+  ASSERT_EQ(alone.size(), static_cast<size_t>(kLong));
+  EXPECT_EQ(alone[0].loss_scale, int64_t{1} << 24);
+  int64_t skips = 0, growths = 0;
+  for (size_t window = 0; window < alone.size(); ++window) {
+    skips += alone[window].skipped;
+    if (window == 0) continue;
+    growths += alone[window].loss_scale == 2 * alone[window - 1].loss_scale;
+    if (!alone[window - 1].skipped) continue;
+    EXPECT_EQ(2 * alone[window].loss_scale, alone[window - 1].loss_scale) << window;
+  }
+  EXPECT_TRUE(alone[0].skipped);
+  EXPECT_GE(skips, 3);
+  EXPECT_GE(growths, 1);
+  EXPECT_LT(alone.back().loss, alone.front().loss);
+
+  Cluster cluster;
+  for (int i = 0; i < 3; ++i) cluster.AddWorker();
+  cluster.Run(FarTooHighJob(kLong, 1, 4), /*until=*/kLong / 2);
+  cluster.AddWorker(2);
+  cluster.Run(FarTooHighJob(kLong, 1, 4));
+  std::vector<std::string> expected;
+  for (const WindowLine& line : alone) expected.push_back(line.digest);
+  EXPECT_EQ(cluster.Digests(), expected);
+}
+
+TEST(LossScale, CoordinatorKilledWhileItFalls_SameDigests) {
+  Cluster cluster;
+  for (int i = 0; i < 2; ++i) cluster.AddWorker();
+  const std::string job = cluster.Submit(FarTooHighJob(1'000'000, 1, 4));
+  int64_t seen = 0;
+  const auto until = [&](int64_t window) {
+    cluster.Watch(job, [&, window](const v1::WindowRecord& record) {
+      seen = record.window();
+      return seen < window;
+    });
+  };
+  until(2);
+  EXPECT_THAT(cluster.Ledger(job), testing::ContainsRegex("with loss scale [0-9]+, which is too high"));
+  cluster.ReplaceCoordinator();
+  until(seen + 12);
+  cluster.Cancel(job);
+  cluster.Watch(job);
+  const std::vector<std::string> digests = cluster.Digests();
+  Cluster quiet;
+  quiet.AddWorker();
+  quiet.Run(FarTooHighJob(static_cast<int64_t>(digests.size()), 1, 4));
+  EXPECT_EQ(digests, quiet.Digests());
+}
+
+TEST(LossScale, FastAccumulation_Commits) {
+  v1::JobSpec spec = FarTooHighJob(16, 2, 2);
+  spec.mutable_accumulation()->set_mode("fast");
+  Cluster cluster;
+  for (int i = 0; i < 2; ++i) cluster.AddWorker();
+  cluster.Run(spec);
+  EXPECT_LT(cluster.Windows().back().loss, cluster.Windows().front().loss);
+}
+
+TEST(TrainingErrors, Tf32OnACpu_RefusedWithTheReason) {
+  Cluster cluster;
+  const std::string job = cluster.Submit(SpecOf("tf32", 4, 1, 1));
+  cluster.AddWorker();
+  cluster.WaitForLedger(job, "does not compute in precision tf32 with backend cpu: only GPUs do");
+  cluster.Cancel(job);
+  EXPECT_EQ(cluster.Watch(job).state(), v1::JOB_STATE_CANCELLED);
 }
 
 TEST(TrainingErrors, ShardChangedSinceSubmit_JobFailsWithPathAndHashes) {

@@ -158,11 +158,33 @@ TEST_F(MigrationTest, Open_Version2_KnowsWhatMembersHold) {
     ASSERT_TRUE(journal->Record({core::PersistLayout{"j", {"cpu", {"w"}, {10}, 1}}, position, epoch}, 1).ok());
   }
   const auto fresh = Layout();
-  Execute("ALTER TABLE positions DROP COLUMN parameter_hash; PRAGMA user_version = 2");
+  Execute("ALTER TABLE positions DROP COLUMN loss_scale; ALTER TABLE commits DROP COLUMN loss_scale;"
+          " ALTER TABLE positions DROP COLUMN parameter_hash; PRAGMA user_version = 2");
   const auto live = Open().journal->Live("j");
   ASSERT_TRUE(live.ok() && live->has_value()) << live.status();
   EXPECT_EQ((*live)->digest, "d0");
   EXPECT_EQ((*live)->parameter_hash, "");
+  EXPECT_EQ(Layout(), fresh);
+}
+
+TEST_F(MigrationTest, Open_Version3_JobsHaveNoLossScale) {
+  {
+    auto journal = Open().journal;
+    ASSERT_TRUE(journal->AddJob(MakeJob("j")).ok());
+    core::PersistPosition position{"j", Timeline(0), Window(1), 1, "d0", {3}, "hash"};
+    core::PersistEpoch epoch{"j", Timeline(0), Epoch(1), Attempt(0), {Incarnation(4)}};
+    ASSERT_TRUE(journal->Record({MakeCommit("j", 0), core::PersistLayout{"j", {"cpu", {"w"}, {10}, 1}}, position, epoch},
+                                1).ok());
+  }
+  const auto fresh = Layout();
+  Execute("ALTER TABLE positions DROP COLUMN loss_scale; ALTER TABLE commits DROP COLUMN loss_scale;"
+          " PRAGMA user_version = 3");
+  auto journal = Open().journal;
+  const auto live = journal->Live("j");
+  ASSERT_TRUE(live.ok() && live->has_value()) << live.status();
+  EXPECT_EQ((*live)->parameter_hash, "hash");
+  EXPECT_EQ((*live)->loss_scale, std::nullopt);
+  EXPECT_EQ((*journal->LastCommit("j"))->window.loss_scale, std::nullopt);
   EXPECT_EQ(Layout(), fresh);
 }
 
@@ -192,10 +214,10 @@ TEST_F(MigrationTest, Fresh_TablesAreThoseOfTheVersion) {
   std::map<std::string, size_t> columns;
   for (const auto& [table, names] : layout) columns[table] = names.size();
   columns.erase("user_version");
-  const std::map<std::string, size_t> version_3 = {
-      {"attempts", 4},  {"checkpoints", 4}, {"commits", 20}, {"epochs", 5},    {"evaluations", 5}, {"exponents", 2},
-      {"file_hashes", 4}, {"jobs", 11},     {"layouts", 5},  {"ledger", 11},   {"meta", 2},        {"positions", 8}};
-  EXPECT_EQ(columns, version_3);
+  const std::map<std::string, size_t> version_4 = {
+      {"attempts", 4},  {"checkpoints", 4}, {"commits", 21}, {"epochs", 5},    {"evaluations", 5}, {"exponents", 2},
+      {"file_hashes", 4}, {"jobs", 11},     {"layouts", 5},  {"ledger", 11},   {"meta", 2},        {"positions", 9}};
+  EXPECT_EQ(columns, version_4);
 }
 
 }  // namespace

@@ -208,6 +208,20 @@ TEST_F(LiveTest, Live_MembersHoldAState_IsWhole) {
   EXPECT_THAT(live->members, ElementsAre(Incarnation(1), Incarnation(4)));
 }
 
+TEST_F(LiveTest, Live_LossScale_IsThePositions) {
+  Start();
+  EXPECT_EQ(Live()->loss_scale, std::nullopt);
+  core::PersistPosition position = MakePosition(4);
+  position.loss_scale = LossScale{13, 1999};
+  core::PersistCommit commit = MakeCommit("j", 3);
+  commit.record.loss_scale = LossScale{14, 0};
+  Record({commit, position});
+  EXPECT_EQ(Live()->loss_scale, (LossScale{13, 1999}));
+  EXPECT_EQ((*journal_->LastCommit("j"))->window.loss_scale, (LossScale{14, 0}));
+  Record({core::PersistAttempt{"j", Window(4), Attempt(1), {7, 8}}});
+  EXPECT_EQ(Live()->loss_scale, (LossScale{13, 1999}));  // a new attempt has the window's
+}
+
 TEST_F(LiveTest, Live_AttemptOfTheWindowOnTheWay_ComesWithItsExponents) {
   Start();
   Record({core::PersistAttempt{"j", Window(3), Attempt(2), {7, 8}}});

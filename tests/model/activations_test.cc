@@ -59,7 +59,7 @@ TEST(PlanTraining, HeadRows_FewChunksOfLogitsThatNeverExistWhole) {
 
 TEST(PlanTraining, OneLayerMore_TakesWhatItsLevelKeeps) {
   for (const ModelConfig& model : {Gpt2(), Llama()}) {
-    for (const DType precision : {DType::kF32, DType::kBF16}) {
+    for (const DType precision : {DType::kF32, DType::kBF16, DType::kF16}) {
       const int64_t e = SizeOf(precision), C = model.width, Q = model.heads * model.HeadSize(),
                     H = model.hidden;
       const int64_t K = model.kv_heads * model.HeadSize();
@@ -76,7 +76,7 @@ TEST(PlanTraining, OneLayerMore_TakesWhatItsLevelKeeps) {
 
 TEST(PlanTraining, WhatIsDropped_IsHeldOnce) {
   for (const ModelConfig& model : {Gpt2(), Llama()}) {
-    for (const DType precision : {DType::kF32, DType::kBF16}) {
+    for (const DType precision : {DType::kF32, DType::kBF16, DType::kF16}) {
       const int64_t e = SizeOf(precision), C = model.width, Q = model.heads * model.HeadSize(),
                     H = model.hidden;
       const int64_t K = model.kv_heads * model.HeadSize(),

@@ -279,6 +279,61 @@ TEST_P(TransformerTest, ComputeUnit_Bf16_IsNearFp32) {
   EXPECT_LT(std::sqrt(difference / norm), 0.03);
 }
 
+TEST_P(TransformerTest, ComputeUnit_LossScale_MultipliesEveryGradientAndNothingElse) {
+  const TransformerOptions options = Options();
+  TestModel model(options, *backend_);
+  const TestUnit unit(options, 1, true);
+  KeepingSink sink(model.engine->layout()), scaled_sink(model.engine->layout());
+  const UnitLoss loss = *model.engine->ComputeUnit(unit.Input(1, 2), sink);
+  UnitInput input = unit.Input(1, 2);
+  input.loss_scale_exponent = 12;
+  const UnitLoss scaled_loss = *model.engine->ComputeUnit(input, scaled_sink);
+  EXPECT_EQ(scaled_loss.loss_sum, loss.loss_sum);
+  for (size_t i = 0; i < sink.gradient.size(); ++i) ASSERT_EQ(scaled_sink.gradient[i], std::ldexp(sink.gradient[i], 12)) << i;
+}
+
+TEST_P(TransformerTest, ComputeUnit_Fp16_IsNearFp32) {
+  TransformerOptions options = Options();
+  options.model.dropout = 0;
+  TestModel exact(options, *backend_);
+  options.precision = DType::kF16;
+  TestModel rounded(options, *backend_);
+  ASSERT_NE(rounded.engine->ComputeCopy(), nullptr);
+  const TestUnit unit(options, 1, true);
+  KeepingSink sink(exact.engine->layout());
+  const UnitLoss loss = *exact.engine->ComputeUnit(unit.Input(), sink);
+  double errors[2];
+  for (int scale : {0, 8}) {
+    KeepingSink rounded_sink(exact.engine->layout());
+    UnitInput input = unit.Input();
+    input.loss_scale_exponent = scale;
+    const UnitLoss rounded_loss = *rounded.engine->ComputeUnit(input, rounded_sink);
+    EXPECT_NEAR(rounded_loss.loss_sum / loss.loss_sum, 1, 0.001);
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < sink.gradient.size(); ++i) {
+      difference += std::pow(sink.gradient[i] - std::ldexp(rounded_sink.gradient[i], -scale), 2);
+      norm += std::pow(sink.gradient[i], 2);
+    }
+    errors[scale / 8] = std::sqrt(difference / norm);
+    EXPECT_LT(errors[scale / 8], 0.004) << scale;
+  }
+  EXPECT_LE(errors[1], errors[0] * 1.1);
+}
+
+// What leaves binary16 backward shows in a gradient, which is then not finite.
+TEST_P(TransformerTest, ComputeUnit_Fp16WithAScaleThatIsTooHigh_SomeGradientIsNotFinite) {
+  TransformerOptions options = Options();
+  options.precision = DType::kF16;
+  TestModel model(options, *backend_);
+  const TestUnit unit(options, 1, true);
+  KeepingSink sink(model.engine->layout());
+  UnitInput input = unit.Input();
+  input.loss_scale_exponent = 24;
+  const UnitLoss loss = *model.engine->ComputeUnit(input, sink);
+  EXPECT_TRUE(std::isfinite(loss.loss_sum));
+  EXPECT_TRUE(std::any_of(sink.gradient.begin(), sink.gradient.end(), [](float g) { return !std::isfinite(g); }));
+}
+
 std::vector<ModelCase> Models() {
   return {{"gpt2", TinyGpt2()},
           {"gpt2_untied", With(TinyGpt2(), [](ModelConfig& m) { m.tie_embeddings = false; })},
@@ -311,7 +366,7 @@ TEST(CpuTransformer, ComputeUnit_AnyThreadCountAndRecomputeLevel_GivesSameBits) 
   gpt2.layers = llama.layers = 3;
   gpt2.dropout = 0.1;
   for (const ModelConfig& model : {gpt2, llama}) {
-    for (const DType precision : {DType::kF32, DType::kBF16}) {
+    for (const DType precision : {DType::kF32, DType::kBF16, DType::kF16}) {
       if (!CreateCpuBackend(1)->Supports(precision)) continue;
       TransformerOptions options{.model = model, .precision = precision, .rows = 3, .sequence_length = 130};
       const TestUnit unit(options, 1, /*masked=*/true);
@@ -335,6 +390,13 @@ TEST(CpuTransformer, ComputeUnit_AnyThreadCountAndRecomputeLevel_GivesSameBits) 
       }
     }
   }
+}
+
+TEST(CreateTransformer, Tf32OnACpu_IsRefused) {
+  const auto backend = CreateCpuBackend(1);
+  const auto created = CreateTransformer({.model = TinyGpt2(), .tf32 = true, .rows = 1, .sequence_length = 3}, *backend);
+  EXPECT_EQ(created.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_NE(created.status().message().find("does not compute in tf32"), std::string::npos) << created.status();
 }
 
 TEST(CreateTransformer, SequenceBeyondContext_IsRefused) {

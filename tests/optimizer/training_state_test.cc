@@ -96,6 +96,41 @@ TEST(Digest, OfATinyState_IsWhatTheDocumentSays) {
               hashes));
 }
 
+TEST(Digest, WithALossScale_HasALineOfIt) {
+  Fixture fixture(OptimizerConfig{});
+  const std::string before = fixture.state->Digest().Hex();
+  fixture.state->SetLossScale(LossScale{14, 1999});
+  const std::string hashes = ChunkHash(Bytes({1, 2, 3})) + ChunkHash(Bytes({0, 0, 0})) +
+                             ChunkHash(Bytes({0, 0, 0})) + ChunkHash(Bytes({4, 5, 6, 7})) +
+                             ChunkHash(Bytes({0, 0, 0, 0})) + ChunkHash(Bytes({0, 0, 0, 0}));
+  EXPECT_EQ(fixture.state->Digest().Hex(),
+            HexHash("accrue-state-1\nwindow 0\nsteps 0\noptimizer adamw\nloss_scale 14 1999\n"
+                    "tensor bias 3 40\ntensor weight 4 40\n" + hashes));
+  fixture.state->SetLossScale(std::nullopt);
+  EXPECT_EQ(fixture.state->Digest().Hex(), before);
+}
+
+TEST(Step, ScaledLoss_SameStateAsWithoutAScale) {
+  for (AccumulationMode mode : {AccumulationMode::kExact, AccumulationMode::kFast}) {
+    OptimizerConfig config;
+    config.clip_norm = 0.25;
+    Fixture plain(config, mode), scaled(config, mode);
+    scaled.accumulator->SetLossScale(13);
+    const std::vector<Gradients> units = {{{1, 0.25, -1}, {2, 2, -0.5, 2}}, {{0.125, 0, 3}, {1, 0, 0, 1}}};
+    std::vector<Gradients> multiplied = units;
+    for (Gradients& unit : multiplied) {
+      for (auto& tensor : unit) {
+        for (float& value : tensor) value *= 0x1p13f;
+      }
+    }
+    const StepInput input{.learning_rate = 0.5f, .bias_correction1 = 0.1f, .bias_correction2 = 0.05f, .valid_tokens = 3};
+    const StepOutcome expected = plain.Step(units, input), outcome = scaled.Step(multiplied, input);
+    EXPECT_EQ(outcome.gradient_norm, expected.gradient_norm);
+    EXPECT_EQ(outcome.clip_coefficient, expected.clip_coefficient);
+    EXPECT_EQ(outcome.digest, expected.digest);
+  }
+}
+
 TEST(Digest, AfterSgdInFastMode_HasNoExponentsAndNoSecondMoment) {
   Fixture fixture(PlainSgd(), AccumulationMode::kFast);
   const StepOutcome outcome =

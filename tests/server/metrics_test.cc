@@ -21,6 +21,7 @@ core::WindowRecord MakeWindow() {
   window.loss = 2.5;
   window.gradient_norm = 0.75;
   window.learning_rate = 0.001;
+  window.loss_scale = LossScale{12, 0};
   window.tokens = 1000;
   window.sequences = 8;
   window.duration_ns = 500'000'000;
@@ -60,7 +61,8 @@ TEST(MetricsTest, Text_AfterACommit_HoldsTheWindow) {
   for (const char* line :
        {"accrue_windows_committed_total{accrue_job=\"headers-1\"} 1", "accrue_tokens_total{accrue_job=\"headers-1\"} 1000",
         "accrue_loss_nats{accrue_job=\"headers-1\"} 2.5", "accrue_validation_loss_nats{accrue_job=\"headers-1\"} 2.25",
-        "accrue_gradient_norm{accrue_job=\"headers-1\"} 0.75", "accrue_window_replays_total{accrue_job=\"headers-1\"} 2",
+        "accrue_gradient_norm{accrue_job=\"headers-1\"} 0.75", "accrue_loss_scale{accrue_job=\"headers-1\"} 4096",
+        "accrue_window_replays_total{accrue_job=\"headers-1\"} 2",
         "accrue_window_seconds_sum{accrue_job=\"headers-1\"} 0.5", "accrue_worker_units_total{worker=\"w1\"} 4",
         "accrue_worker_phase_seconds_total{phase=\"reduce\",worker=\"w1\"} 0.25",
         "accrue_worker_memory_bytes{worker=\"w1\"} 8192", "accrue_worker_heartbeat_age_seconds{worker=\"w1\"} 0.5",

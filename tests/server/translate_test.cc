@@ -187,6 +187,12 @@ TEST(TranslateTest, MessageToProto_Plan_CarriesSharesScalarsAndSequences) {
   EXPECT_EQ(proto.evaluation_units(0).count(), 8);
   EXPECT_TRUE(proto.evaluation_only());
   EXPECT_EQ(proto.sequences(0).first_token(), 502);
+  EXPECT_FALSE(proto.has_loss_scale());
+  plan.loss_scale = LossScale{0, 7};
+  const v1::Plan scaled = MessageToProto(plan, context).plan();
+  ASSERT_TRUE(scaled.has_loss_scale());
+  EXPECT_EQ(scaled.loss_scale().exponent(), 0);
+  EXPECT_EQ(scaled.loss_scale().good_windows(), 7);
 }
 
 TEST(TranslateTest, MessageToProto_Seal_NamesTheCheckpointsFolder) {
@@ -208,6 +214,25 @@ TEST(TranslateTest, MessageToProto_Seal_NamesTheCheckpointsFolder) {
   EXPECT_EQ(proto.checkpoint().shard(), 1);
   EXPECT_EQ(proto.checkpoint().shards(), 2);
   EXPECT_EQ(proto.reason(), "why");
+  EXPECT_FALSE(proto.has_next_loss_scale());
+  seal.next_loss_scale = LossScale{14, 3};
+  const v1::Seal scaled = MessageToProto(seal, context).seal();
+  EXPECT_EQ(scaled.next_loss_scale().exponent(), 14);
+  EXPECT_EQ(scaled.next_loss_scale().good_windows(), 3);
+
+  // And back, with what a worker holds.
+  v1::WorkerMessage message;
+  *message.mutable_holding()->mutable_stepped_seal() = scaled;
+  message.mutable_holding()->mutable_stepped()->set_digest("d");
+  EXPECT_EQ(std::get<core::WorkerHolds>(*EventFromProto(message, Incarnation(1))).step->next_loss_scale, (LossScale{14, 3}));
+  *message.mutable_holding()->mutable_stepped_seal() = proto;
+  EXPECT_EQ(std::get<core::WorkerHolds>(*EventFromProto(message, Incarnation(1))).step->next_loss_scale, std::nullopt);
+}
+
+TEST(TranslateTest, MessageToProto_Probe_HasTheLossScaleIfThereIsOne) {
+  const JobContext none;
+  EXPECT_FALSE(MessageToProto(core::ProbeOrder{MakeKey(), std::nullopt}, none).probe().has_loss_scale());
+  EXPECT_EQ(MessageToProto(core::ProbeOrder{MakeKey(), LossScale{6, 0}}, none).probe().loss_scale().exponent(), 6);
 }
 
 TEST(TranslateTest, MessageToProto_Others_CarryKeyAndContent) {
@@ -256,6 +281,7 @@ TEST(TranslateTest, WindowToProto_KeepsEveryField) {
   w.sequences = 8;
   w.clip_coefficient = 0.25;
   w.vanished_fraction = 0.125;
+  w.loss_scale = LossScale{12, 5};
   w.timeline = Timeline(4);
   w.epoch = Epoch(5);
   w.duration_ns = 2'000'000'000;
@@ -274,6 +300,7 @@ TEST(TranslateTest, WindowToProto_KeepsEveryField) {
   EXPECT_EQ(proto.sequences(), 8);
   EXPECT_EQ(proto.clip_coefficient(), 0.25);
   EXPECT_EQ(proto.vanished_fraction(), 0.125);
+  EXPECT_EQ(proto.loss_scale(), 4096);
   EXPECT_EQ(proto.timeline(), 4);
   EXPECT_EQ(proto.epoch(), 5);
   EXPECT_EQ(proto.window_seconds(), 2);

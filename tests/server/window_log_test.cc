@@ -71,6 +71,13 @@ TEST_F(WindowLogTest, WindowLine_BeginsWithTheDocumentedFields) {
                                              "\"tokens\":9,\"digest\":\"digest-7\","));
 }
 
+TEST_F(WindowLogTest, WindowLine_LossScale_IsThereInFp16Alone) {
+  CommitRecord commit = Commit(7);
+  EXPECT_FALSE(nlohmann::json::parse(WindowLine(commit)).contains("loss_scale"));
+  commit.window.loss_scale = LossScale{12, 5};
+  EXPECT_EQ(nlohmann::json::parse(WindowLine(commit))["loss_scale"], 4096);
+}
+
 TEST_F(WindowLogTest, WindowLine_Workers_HaveMemoryAndSecondsOfEachPhase) {
   CommitRecord commit = Commit(7);
   core::WorkerWindow& worker = commit.window.workers.emplace_back();

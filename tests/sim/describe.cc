@@ -26,18 +26,22 @@ std::string Text(const CheckpointOrder& order) {
   return absl::StrCat("checkpoint ", order.window.value(), " shard ", order.shard, "/", order.shards);
 }
 
+std::string Text(const std::optional<LossScale>& scale) {
+  return scale ? absl::StrCat(" loss scale 2^", scale->exponent, " after ", scale->good_windows) : "";
+}
+
 struct MessageText {
   std::string operator()(const AssignJob& m) const {
     return absl::StrCat("AssignJob ", Text(m.key), " start ", static_cast<int>(m.start), " ",
                         m.checkpoint_directory);
   }
-  std::string operator()(const ProbeOrder& m) const { return absl::StrCat("ProbeOrder ", Text(m.key)); }
+  std::string operator()(const ProbeOrder& m) const { return absl::StrCat("ProbeOrder ", Text(m.key), Text(m.loss_scale)); }
   std::string operator()(const Plan& m) const {
     return absl::StrCat("Plan ", Text(m.key), " units ", Text(m.units), " scalars ",
                         m.scalars.learning_rate_bits, ",", m.scalars.bias_correction1_bits, ",",
                         m.scalars.bias_correction2_bits, " exponents ", absl::StrJoin(m.exponents, ","),
                         " evaluation ", Text(m.evaluation_units), m.evaluation_only ? " only" : "", " audit ",
-                        Text(m.audit_units));
+                        Text(m.audit_units), Text(m.loss_scale));
   }
   std::string operator()(const Recall& m) const {
     return absl::StrCat("Recall ", Text(m.key), " units ", m.units);
@@ -50,7 +54,7 @@ struct MessageText {
                         Text(m.members), " over ", m.communicator, " tokens ", m.valid_tokens, " checksums ",
                         absl::StrJoin(m.bucket_checksums, ","), " next ",
                         absl::StrJoin(m.next_exponents, ","), " final ", absl::StrJoin(m.final_buckets, ","), " ",
-                        m.checkpoint ? Text(*m.checkpoint) : std::string());
+                        m.checkpoint ? Text(*m.checkpoint) : std::string(), Text(m.next_loss_scale));
   }
   std::string operator()(const Replay& m) const {
     return absl::StrCat("Replay ", Text(m.key), " ", m.reason);
@@ -99,7 +103,7 @@ struct EffectText {
   }
   std::string operator()(const PersistPosition& e) const {
     return absl::StrCat("PersistPosition timeline ", e.timeline.value(), " window ", e.window.value(), " steps ",
-                        e.steps, " ", e.digest, " exponents ", absl::StrJoin(e.exponents, ","));
+                        e.steps, " ", e.digest, " exponents ", absl::StrJoin(e.exponents, ","), Text(e.loss_scale));
   }
   std::string operator()(const PersistLayout& e) const {
     return absl::StrCat("PersistLayout ", e.layout.numeric_class, " ",

@@ -28,7 +28,9 @@ const std::vector<std::string>& Reference(const SimulationConfig& config) {
   static auto& known = *new std::map<std::string, std::vector<std::string>>();
   const JobConfig& job = config.job;
   const std::string key = absl::StrCat(config.content_seed, " ", job.units_per_window, " ", job.total_windows, " ",
-                                       config.overflows, " ", config.non_finite, " ", config.empty);
+                                       config.overflows, " ", config.non_finite, " ", config.empty, " ",
+                                       job.loss_scale ? job.loss_scale->initial_exponent : -1, " ",
+                                       job.loss_scale ? job.loss_scale->growth_windows : 0);
   const auto [entry, fresh] = known.try_emplace(key);
   if (fresh) entry->second = ReferenceDigests(config);
   return entry->second;
@@ -52,6 +54,11 @@ SimulationConfig QuietScenario(uint64_t seed) {
   config.job.max_workers = 64;
   config.job.schedule.total_windows = 12;
   return config;
+}
+
+void MakeFp16(SimulationConfig& config) {
+  config.job.precision = Precision::kFp16;
+  config.job.loss_scale = LossScaleConfig{.initial_exponent = 3, .growth_windows = 4};
 }
 
 SimulationConfig ChaosScenario(uint64_t seed) {
@@ -90,6 +97,7 @@ SimulationConfig ChaosScenario(uint64_t seed) {
   if (draw.Between(0, 3) == 0) config.delay_spread_ns = draw.Between(5, 60) * 1'000'000;
   faults.until_ns = draw.Between(5, 30) * 1'000'000'000;
   faults.hangs = draw.Tenths(0, 2);
+  if (seed % 3 == 0) MakeFp16(config);
   return config;
 }
 

@@ -12,6 +12,8 @@ namespace accrue::core {
 SimulationConfig QuietScenario(uint64_t seed);
 
 // Fleet, job and the rates of all faults drawn from the seed.
+// With a loss scale that falls and grows within few windows.
+void MakeFp16(SimulationConfig& config);
 SimulationConfig ChaosScenario(uint64_t seed);
 // The same with a faulty device among them, and what finds it.
 SimulationConfig LiarScenario(uint64_t seed);

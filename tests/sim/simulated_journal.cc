@@ -75,6 +75,7 @@ std::optional<LiveState> SimulatedJournal::Live() const {
   live.epoch = epoch_;
   live.attempt = attempt_;
   live.exponents = position_->exponents;
+  live.loss_scale = position_->loss_scale;
   live.members = members_;
   return live;
 }

@@ -181,6 +181,7 @@ void SimulatedWorker::OnPlan(const Plan& plan) {
   share.key = plan.key;
   share.scalars = plan.scalars;
   if (!plan.exponents.empty()) share.exponents = plan.exponents;
+  if (plan.loss_scale) share.loss_scale = plan.loss_scale;
   for (const UnitRange& range : plan.units) {
     for (int64_t i = 0; i < range.count; ++i) share.units.push_back(range.first + i);
     share.told_computed = false;
@@ -237,16 +238,21 @@ void SimulatedWorker::Next() {
   if (!share->audits.empty()) AuditNext(*share);
 }
 
-void SimulatedWorker::ComputeNext(Share& share) {
+void SimulatedWorker::TakeScales(const Share& share) {
   if (!share.exponents.empty()) state_.exponents = share.exponents;
+  if (share.loss_scale) state_.loss_scale = share.loss_scale;
+}
+
+void SimulatedWorker::ComputeNext(Share& share) {
+  TakeScales(share);
   const double jitter = 1 + simulator_.config().jitter * (simulator_.Uniform() - 0.5);
   const auto time_ns = static_cast<int64_t>(unit_ns_ * slowdown_ * jitter);
   const int64_t unit = share.units.front();
   share.units.pop_front();
   After(time_ns, Busy::kComputing, [this, unit, time_ns] {
-    UnitReport report = simulator_.UnitOf(state_.digest, state_.window, unit, state_.exponents);
+    UnitReport report = simulator_.UnitOf(state_.digest, state_.window, unit, state_.Scales());
     report.compute_ns = time_ns;
-    uint64_t gradient = simulator_.GradientOf(state_.digest, state_.window, unit, state_.exponents);
+    uint64_t gradient = simulator_.GradientOf(state_.digest, state_.window, unit, state_.Scales());
     simulator_.MaybeLie(*this, report, gradient);
     reports_[unit] = report;
     simulator_.CountUnit();
@@ -257,11 +263,11 @@ void SimulatedWorker::ComputeNext(Share& share) {
 
 // Computes a unit for its report alone.
 void SimulatedWorker::AuditNext(Share& share) {
-  if (!share.exponents.empty()) state_.exponents = share.exponents;
+  TakeScales(share);
   const int64_t unit = share.audits.front();
   share.audits.pop_front();
   After(static_cast<int64_t>(unit_ns_), Busy::kAuditing, [this, unit] {
-    UnitReport report = simulator_.UnitOf(state_.digest, state_.window, unit, state_.exponents);
+    UnitReport report = simulator_.UnitOf(state_.digest, state_.window, unit, state_.Scales());
     uint64_t gradient = 0;
     simulator_.MaybeLie(*this, report, gradient);
     simulator_.FromWorker(*this, UnitsReported{incarnation_, Current()->key, false, {report}, true});
@@ -279,7 +285,7 @@ void SimulatedWorker::EvaluateNext(Share& share) {
 
 void SimulatedWorker::TellComputed(Share& share) {
   share.told_computed = true;
-  if (!share.exponents.empty()) state_.exponents = share.exponents;
+  TakeScales(share);
   WindowComputed computed;
   computed.from = incarnation_;
   computed.key = share.key;
@@ -366,6 +372,7 @@ void SimulatedWorker::BeginStep() {
   SimulatedState next;
   next.window = state_.window + 1;
   next.exponents = seal_->next_exponents;
+  next.loss_scale = seal_->next_loss_scale;
   next.digest = Mix(state_.digest, static_cast<uint64_t>(state_.window));
   if (seal_->verdict == Verdict::kReduce) {
     for (const SimulatedSum& sum : final_sums_) next.digest = Mix(next.digest, sum.hash);
@@ -374,7 +381,8 @@ void SimulatedWorker::BeginStep() {
     next.digest = Mix(next.digest, scalars.learning_rate_bits);
     next.digest = Mix(next.digest, Mix(scalars.bias_correction1_bits, scalars.bias_correction2_bits));
   }
-  for (int exponent : next.exponents) next.digest = Mix(next.digest, static_cast<uint64_t>(exponent));
+  for (int scale : next.Scales()) next.digest = Mix(next.digest, static_cast<uint64_t>(scale));
+  if (next.loss_scale) next.digest = Mix(next.digest, static_cast<uint64_t>(next.loss_scale->good_windows));
   const auto time_ns = static_cast<int64_t>(static_cast<double>(kStepNs) * (1 + simulator_.Uniform()));
   After(time_ns, Busy::kStepping, [this, next] {
     const Seal seal = *std::exchange(seal_, std::nullopt);
@@ -388,7 +396,7 @@ void SimulatedWorker::BeginStep() {
     stepped.digest = stepped.parameter_hash = Text(state_.digest);
     stepped.gradient_norm = static_cast<double>(state_.digest % 1000);
     step_ = {stepped, computed_, seal.verdict, seal.valid_tokens, seal.loss_sum, seal.vanished_elements,
-             seal.next_exponents};
+             seal.next_exponents, seal.next_loss_scale};
     simulator_.FromWorker(*this, std::move(stepped));
     if (seal.checkpoint) WriteCheckpoint(seal.key, *seal.checkpoint);
   });

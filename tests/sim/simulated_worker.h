@@ -26,6 +26,14 @@ struct SimulatedState {
   int64_t window = 0;
   uint64_t digest = 0;
   std::vector<int> exponents;
+  std::optional<LossScale> loss_scale;
+
+  // What a unit's gradient depends on beside the parameters.
+  std::vector<int> Scales() const {
+    std::vector<int> scales = exponents;
+    if (loss_scale) scales.push_back(loss_scale->exponent);
+    return scales;
+  }
 };
 
 class SimulatedWorker {
@@ -77,6 +85,7 @@ class SimulatedWorker {
     std::deque<int64_t> evaluation;
     std::deque<int64_t> audits;
     std::vector<int> exponents;
+    std::optional<LossScale> loss_scale;
     StepScalars scalars;
     bool told_computed = false;
     bool awaits_plan = false;  // of the present term
@@ -85,6 +94,7 @@ class SimulatedWorker {
 
   // Does the next thing there is, if free.
   void Next();
+  void TakeScales(const Share& share);
   void ComputeNext(Share& share);
   void EvaluateNext(Share& share);
   void AuditNext(Share& share);

@@ -215,6 +215,7 @@ void Simulator::RestartCoordinator() {
     start.steps = checkpoint.steps;
     start.digest = absl::StrCat(absl::Hex(checkpoint.state.digest, absl::kZeroPad16));
     start.exponents = checkpoint.state.exponents;
+    start.loss_scale = checkpoint.state.loss_scale;
   }
   start = journal_.Restart(std::move(start));
   if (config_.on_restart) config_.on_restart(start);
@@ -310,7 +311,8 @@ std::string Simulator::StoreCheckpoint(const FinishCheckpoint& finish) {
   uint64_t digest = 0;
   if (std::sscanf(finish.digest.c_str(), "%lx", &digest) != 1) Violation("a digest is not a number");
   const std::string directory = absl::StrCat("checkpoint-", finish.window.value(), "-", finish.timeline.value());
-  checkpoints_.push_back({directory, {finish.window.value(), digest, finish.exponents}, finish.steps});
+  const SimulatedState state = {finish.window.value(), digest, finish.exponents, finish.loss_scale};
+  checkpoints_.push_back({directory, state, finish.steps});
   if (checkpoints_.size() > kCheckpointsKept) checkpoints_.erase(checkpoints_.begin());
   return directory;
 }
@@ -351,7 +353,7 @@ void Simulator::Join(SimulatedWorker& worker, bool resumed) {
   WorkerJoined joined;
   joined.incarnation = worker.incarnation();
   joined.name = absl::StrCat("w", worker.slot());
-  joined.numeric_class = "simulated";
+  joined.numeric_class = joined.fp16_numeric_class = "simulated";
   joined.resumed = resumed;
   Apply(joined);
 }

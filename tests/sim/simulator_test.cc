@@ -1,6 +1,8 @@
 // Whole jobs on simulated fleets: the digests must be those of one undisturbed worker, whatever happens.
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "tests/sim/scenarios.h"
 
 namespace accrue::core {
@@ -48,6 +50,29 @@ TEST(Simulator, OverflowsAndSkips_DigestsOfOne) {
   SimulationResult result;
   EXPECT_EQ(CheckScenario(config, &result), "");
   EXPECT_GT(result.attempts, 0);
+}
+
+// Halved and doubled by turns: the scale that a window is computed with is the undisturbed run's, whatever happens.
+TEST(Simulator, LossScaleUnderFaults_DigestsOfOne) {
+  std::set<int> scales;
+  int64_t skips = 0;
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    SimulationConfig config = ChaosScenario(seed);
+    MakeFp16(config);
+    config.non_finite = 0.01;
+    config.faults.crashes = 1;
+    config.on_durable = [&](const std::vector<Effect>& effects) {
+      for (const Effect& effect : effects) {
+        const auto* commit = std::get_if<PersistCommit>(&effect);
+        if (commit == nullptr) continue;
+        scales.insert(commit->record.loss_scale->exponent);
+        skips += commit->record.skipped;
+      }
+    };
+    EXPECT_EQ(CheckScenario(config), "") << seed;
+  }
+  EXPECT_GT(scales.size(), 4u);
+  EXPECT_GT(skips, 20);
 }
 
 TEST(Simulator, BrokenReduces_GoOnFromFinalBucketsWithinTheAttempt) {

@@ -81,7 +81,8 @@ TEST(ParseJob, OtherToolsNames_SaidWhatToWrite) {
   EXPECT_THAT(hint("max_grad_norm"), HasSubstr("write clip_norm"));
   EXPECT_THAT(hint("warmup_steps"), HasSubstr("write schedule.warmup_windows"));
   EXPECT_THAT(hint("bf16"), HasSubstr("write precision: bf16"));
-  EXPECT_THAT(hint("FP16"), HasSubstr("there is no fp16 here"));
+  EXPECT_THAT(hint("FP16"), HasSubstr("write precision: fp16"));
+  EXPECT_THAT(hint("growth_interval"), HasSubstr("write loss_scale.growth_windows"));
   EXPECT_THAT(hint("seq_length"), HasSubstr("write batch.sequence_length"));
   EXPECT_THAT(hint("block_size"), HasSubstr("write batch.sequence_length"));
 }

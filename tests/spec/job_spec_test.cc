@@ -5,6 +5,7 @@
 #include <random>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -95,12 +96,41 @@ TEST(ValidateSpec, WithSource_PlacesErrorsFoundLater) {
             "batch.sequence_length: expected at most model.context 32, found 64");
 }
 
-TEST(ValidateSpec, PrecisionThatIsToCome_SaysSo) {
-  for (const std::string precision : {"tf32", "fp16"}) {
-    v1::JobSpec spec = WithDefaults(kLeast);
+TEST(ValidateSpec, Precision_OneOfFour) {
+  v1::JobSpec spec = WithDefaults(kLeast);
+  for (const std::string precision : {"fp32", "tf32", "bf16", "fp16"}) {
     spec.set_precision(precision);
-    EXPECT_EQ(ValidateSpec(spec).message(), "precision: " + precision + " is not there yet; expected fp32 or bf16");
+    EXPECT_TRUE(ValidateSpec(spec).ok()) << precision;
   }
+  spec.set_precision("float16");
+  EXPECT_EQ(ValidateSpec(spec).message(),
+            "precision: expected fp32, tf32, bf16 or fp16, found \"float16\"");
+}
+
+TEST(LossScale, Fp16_DefaultsAndBounds) {
+  const auto spec_with = [](const std::string& more) { return absl::StrCat(kLeast, more); };
+  EXPECT_FALSE(LossScaleOf(WithDefaults(kLeast)).has_value());
+  EXPECT_FALSE(WithDefaults(kLeast).has_loss_scale());
+  EXPECT_EQ(LossScaleOf(WithDefaults(spec_with("precision: fp16\n"))), (LossScaleConfig{10, 2000}));
+  EXPECT_EQ(LossScaleOf(WithDefaults(spec_with("precision: fp16\nloss_scale: {initial: 1, growth_windows: 7}\n"))),
+            (LossScaleConfig{0, 7}));
+  EXPECT_EQ(LossScaleOf(WithDefaults(spec_with("precision: fp16\nloss_scale: {initial: 16777216}\n"))),
+            (LossScaleConfig{24, 2000}));
+  for (const char* initial : {"0", "-2", "3", "65535", "33554432"}) {
+    const std::string text = spec_with(absl::StrCat("precision: fp16\nloss_scale: {initial: ", initial, "}\n"));
+    EXPECT_EQ(ParseJobText(text, "job.yaml").status().message(),
+              absl::StrCat("job.yaml:7:23: loss_scale.initial: expected a power of two from 1 to 16777216, found ", initial));
+  }
+  const std::string text = spec_with("precision: fp16\nloss_scale: {growth_windows: 0}\n");
+  EXPECT_THAT(std::string(ParseJobText(text, "job.yaml").status().message()),
+              HasSubstr("loss_scale.growth_windows: expected an integer from 1"));
+}
+
+TEST(SpecWarnings, Precision_WhatItNeeds) {
+  EXPECT_THAT(SpecWarnings(WithDefaults(absl::StrCat(kLeast, "precision: tf32\n"))),
+              ElementsAre(HasSubstr("workers on a CPU are refused")));
+  EXPECT_THAT(SpecWarnings(WithDefaults(absl::StrCat(kLeast, "precision: bf16\nloss_scale: {initial: 8}\n"))),
+              ElementsAre("loss_scale has no effect unless precision is fp16"));
 }
 
 TEST(SpecWarnings, WithoutEffect_Said) {

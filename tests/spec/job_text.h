@@ -22,7 +22,7 @@ batch:
   micro_batch: 4              # sequences in a unit
   sequence_length: 256        # T
 accumulation: {mode: exact}   # exact | fast
-precision: fp32               # fp32 | bf16
+precision: fp32               # fp32 | tf32 | bf16 | fp16
 optimizer: {name: adamw, learning_rate: 1.0e-3, betas: [0.9, 0.95], epsilon: 1.0e-8, weight_decay: 0.1}
 schedule: {name: cosine, warmup_windows: 100, minimum_ratio: 0.1}
 clip_norm: 1.0                # coefficient min(1, clip / (norm + 1e-6))

@@ -149,6 +149,7 @@ TEST(MemoryEstimateTest, EstimateMemory_Bf16_HasACopyWhateverThisMachineCan) {
   EXPECT_EQ(estimate.compute_copy_bytes, estimate.parameter_bytes / 2);
   EXPECT_LT(estimate.activation_bytes, EstimateMemory(Spec(kLlama, ""))->activation_bytes);
   if (CountingBackend().Supports(DType::kBF16)) ExpectEstimateIsWhatIsAllocated(spec);
+  ExpectEstimateIsWhatIsAllocated(Spec(kLlama, "precision: fp16\n"));
 }
 
 TEST(MemoryEstimateTest, EstimateMemory_HugeModel_IsEstimatedOnASmallMachine) {
@@ -173,7 +174,7 @@ TEST(MemoryEstimateTest, EstimateMemory_EveryLevel_IsWhatIsAllocated) {
 
 // DESIGN section 6: 22 bytes a parameter in bf16 (2 + 4 + 8 + 8), 20 in fp32.
 TEST(MemoryEstimateTest, EstimateMemory_StateOfAdamW_TwentyBytesAParameterAndTwoMoreInBf16) {
-  for (const auto& [precision, bytes] : {std::pair{"fp32", 20}, std::pair{"bf16", 22}}) {
+  for (const auto& [precision, bytes] : {std::pair{"fp32", 20}, std::pair{"tf32", 20}, std::pair{"bf16", 22}, std::pair{"fp16", 22}}) {
     const MemoryEstimate estimate =
         *EstimateMemory(Spec(kGpt2124M, absl::StrCat("precision: ", precision, "\n")));
     EXPECT_EQ(estimate.parameters, 124'439'808);

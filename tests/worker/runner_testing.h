@@ -3,6 +3,7 @@
 #pragma once
 
 #include <bit>
+#include <cmath>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -42,6 +43,7 @@ class QuadraticEngine : public Engine {
   float odd_factor = 1;
   absl::Status fails;  // not OK: what ComputeUnit returns
   std::function<void(int64_t unit)> before_unit;
+  int last_loss_scale = -1;         // exponent of the last unit's
   std::function<void()> after_all;  // when the job is given up
 
   const ParameterLayout& layout() const override { return layout_; }
@@ -56,6 +58,7 @@ class QuadraticEngine : public Engine {
   absl::StatusOr<UnitLoss> ComputeUnit(const UnitInput& input, GradientSink& sink) override {
     if (!fails.ok()) return fails;
     if (before_unit) before_unit(input.unit);
+    last_loss_scale = input.loss_scale_exponent;
     const float factor = input.window == odd_window && (odd_unit < 0 || input.unit == odd_unit) ? odd_factor : 1.0f;
     UnitLoss loss{0, TokensOf(input.unit)};
     for (int t = static_cast<int>(layout_.tensors().size()) - 1; t >= 0; --t) {
@@ -65,7 +68,7 @@ class QuadraticEngine : public Engine {
         const int64_t place = tensor.arena_offset + i;
         const float distance = parameters_[place] - Draw(7, input.window * 1000 + input.unit, place);
         loss.loss_sum += 0.5 * distance * distance;
-        gradient_[i] = distance * factor;
+        gradient_[i] = std::ldexp(distance * factor, input.loss_scale_exponent);
       }
       sink.Add(t, gradient_.data());
     }
@@ -242,7 +245,7 @@ class Member {
   }
 
   void Plan(int64_t window, const std::vector<std::pair<int64_t, int64_t>>& ranges, std::vector<int> exponents = {},
-            int64_t attempt = 0, int64_t evaluation_units = 0) {
+            int64_t attempt = 0, int64_t evaluation_units = 0, std::optional<LossScale> loss_scale = std::nullopt) {
     v1::CoordinatorMessage message;
     v1::Plan& plan = *message.mutable_plan();
     *plan.mutable_key() = Key(window, attempt);
@@ -256,6 +259,10 @@ class Member {
     plan.mutable_scalars()->set_bias_correction2_bits(std::bit_cast<uint32_t>(0.05f + 0.05f * static_cast<float>(window)));
     plan.mutable_exponents()->Assign(exponents.begin(), exponents.end());
     if (evaluation_units > 0) plan.add_evaluation_units()->set_count(evaluation_units);
+    if (loss_scale) {
+      plan.mutable_loss_scale()->set_exponent(loss_scale->exponent);
+      plan.mutable_loss_scale()->set_good_windows(loss_scale->good_windows);
+    }
     Tell(message);
   }
 

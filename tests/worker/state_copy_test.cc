@@ -122,7 +122,10 @@ class StateCopyTest : public testing::Test {
       }
     }
     for (Member* member : members) member->TakeComputed(&reports);
-    for (Member* member : members) TellSeal(*member, SealOf(reports, incarnations, both ? "both" : "solo"), window);
+    v1::Seal seal = SealOf(reports, incarnations, both ? "both" : "solo");
+    seal.mutable_next_loss_scale()->set_exponent(static_cast<int>(10 - window));  // of another one each
+    seal.mutable_next_loss_scale()->set_good_windows(window);
+    for (Member* member : members) TellSeal(*member, seal, window);
     std::string digest;
     for (Member* member : members) {
       const std::string own = member->TakeStepped().digest();

@@ -172,7 +172,7 @@ TEST(OwnAllocations, AnAllocation_IsCountedHere) {
 
 INSTANTIATE_TEST_SUITE_P(Models, UnitAllocation,
                          testing::Combine(testing::Values(TinyGpt2(), TinyLlama()),
-                                          testing::Values(DType::kF32, DType::kBF16),
+                                          testing::Values(DType::kF32, DType::kBF16, DType::kF16),
                                           testing::Values(AccumulationMode::kExact, AccumulationMode::kFast),
                                           testing::Values(Recompute::kNone, Recompute::kBlock)));
 

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/check.h"
+#include "common/loss_scale.h"
 #include "common/status.h"
 
 namespace accrue {
@@ -43,6 +44,12 @@ class AccumulatorOf : public Accumulator {
     defined_ = false;
   }
 
+  void SetLossScale(int exponent) override {
+    ACCRUE_CHECK(phase_ == Phase::kBetween && exponent >= kLeastLossScale && exponent <= kMostInitialLossScale);
+    loss_scale_ = exponent;
+  }
+  int loss_scale_exponent() const override { return loss_scale_; }
+
   void BeginUnit(int64_t unit) override { Begin(Phase::kUnit, unit); }
   void BeginAudit(int64_t unit) override { Begin(Phase::kAudit, unit); }
   void BeginProbe() override { Begin(Phase::kProbe, 0); }
@@ -71,7 +78,9 @@ class AccumulatorOf : public Accumulator {
       defined_ = true;
     }
     phase_ = Phase::kBetween;
-    for (float max_abs : max_abs_) unit_stats_.max_exponents.push_back(CeilLog2(max_abs));
+    for (float max_abs : max_abs_) {
+      unit_stats_.max_exponents.push_back(max_abs == 0 ? kZeroExponent : CeilLog2(max_abs) - loss_scale_);
+    }
     return unit_stats_;
   }
 
@@ -124,7 +133,8 @@ class AccumulatorOf : public Accumulator {
       for (int64_t i = 0; i < tensor.chunks; ++i) sum += chunk_square_sums_[i];
       total += sum;
     }
-    return std::sqrt(total) / static_cast<double>(valid_tokens);
+    const double norm = std::sqrt(total) / static_cast<double>(valid_tokens);
+    return kExactSums ? norm : std::ldexp(norm, -loss_scale_);
   }
 
   std::unique_ptr<DeviceBuffer> TakeSums(std::unique_ptr<DeviceBuffer> replacement) override {
@@ -207,7 +217,8 @@ class AccumulatorOf : public Accumulator {
     // The first unit stores instead of adding: nothing need be zeroed at the window's begin.
     T* sums = adds ? buffer_->as<T>() + run.arena_offset : nullptr;
     if constexpr (kExactSums) {
-      ops.QuantizeAdd(gradient, run.elements, exponents_[tensor], !defined_, sums, chunk_stats_.data());
+      ops.QuantizeAdd(gradient, run.elements, exponents_[tensor] - loss_scale_, !defined_, sums,
+                      chunk_stats_.data());
       for (int64_t i = 0; i < run.chunks; ++i) {
         unit_stats_.bucket_checksums[run.bucket] +=
             ChunkWeight(run.first_chunk + i) * chunk_stats_[i].weighted_sum;
@@ -241,6 +252,7 @@ class AccumulatorOf : public Accumulator {
   std::unique_ptr<DeviceBuffer> buffer_;  // arena_elements; padding stays zero
 
   std::vector<int> exponents_;
+  int loss_scale_ = 0;
   std::vector<int64_t> units_;
   // Per chunk of the run at hand.
   std::vector<ChunkStats> chunk_stats_;

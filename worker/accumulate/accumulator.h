@@ -42,6 +42,10 @@ class Accumulator : public GradientSink {
   // Forgets all units, one under way included. exponents: k per tensor (ignored in fast mode, where it may be
   // empty).
   virtual void Reset(const std::vector<int>& exponents) = 0;
+  // Gradients given from here on are of the loss times 2^exponent, which is taken off exactly: what FinishUnit, the sums of
+  // exact mode and Norm say is of the loss itself. The sums of fast mode stay multiplied. Between units; of a window, one.
+  virtual void SetLossScale(int exponent) = 0;
+  virtual int loss_scale_exponent() const = 0;
   // The next Add calls belong to this unit.
   virtual void BeginUnit(int64_t unit) = 0;
   // Like BeginUnit, with the same stats, but nothing is accumulated: for a unit that is computed to be compared.

@@ -49,10 +49,24 @@ Recompute RecomputeOf(const v1::JobSpec& spec) {
   return Recompute::kNone;
 }
 
+DType StoredAs(Precision precision) {
+  switch (precision) {
+    case Precision::kFp32:
+    case Precision::kTf32:
+      return DType::kF32;
+    case Precision::kBf16:
+      return DType::kBF16;
+    case Precision::kFp16:
+      return DType::kF16;
+  }
+  return DType::kF32;
+}
+
 absl::StatusOr<std::unique_ptr<Engine>> MakeTransformer(const v1::JobSpec& spec, Backend& backend) {
   ACCRUE_ASSIGN_OR_RETURN(const ModelConfig model, ModelConfigFromSpec(spec.model()));
   return CreateTransformer({.model = model,
-                            .precision = spec.precision() == "bf16" ? DType::kBF16 : DType::kF32,
+                            .precision = StoredAs(PrecisionOf(spec.precision())),
+                            .tf32 = PrecisionOf(spec.precision()) == Precision::kTf32,
                             .rows = spec.batch().micro_batch(),
                             .sequence_length = spec.batch().sequence_length(),
                             .seed = spec.seed(),

@@ -8,6 +8,7 @@
 
 #include "absl/status/statusor.h"
 #include "accrue/v1/job.pb.h"
+#include "common/precision.h"
 #include "worker/accumulate/accumulator.h"
 #include "worker/backend/backend.h"
 #include "worker/engine/engine.h"
@@ -20,6 +21,9 @@ namespace accrue {
 const char* RecomputeName(Recompute recompute);
 // What is no such word, such as that of a job from before there were any, is kNone.
 Recompute RecomputeOf(const v1::JobSpec& spec);
+
+// How activations and compute copies are stored.
+DType StoredAs(Precision precision);
 
 // The spec is valid, has its defaults, and its model's shape. Codes of CreateTransformer.
 absl::StatusOr<std::unique_ptr<Engine>> MakeTransformer(const v1::JobSpec& spec, Backend& backend);

@@ -66,6 +66,8 @@ v1::Hello HelloOf(const Flags& flags, const std::optional<SyntheticOptions>& syn
   hello.set_name(flags.name.empty() ? absl::StrCat(hello.host(), "-", getpid()) : flags.name);
   hello.set_numeric_class(backend.NumericClass(DType::kF32));
   hello.set_bf16_numeric_class(backend.NumericClass(DType::kBF16));
+  hello.set_fp16_numeric_class(backend.NumericClass(DType::kF16));
+  hello.set_tf32_numeric_class(backend.Tf32NumericClass());
   hello.set_backend(chosen.name);
   hello.set_device(backend.DeviceName());
   hello.set_threads(flags.threads > 0 ? flags.threads : static_cast<int>(std::thread::hardware_concurrency()));
@@ -74,6 +76,8 @@ v1::Hello HelloOf(const Flags& flags, const std::optional<SyntheticOptions>& syn
     const std::string prefix = absl::StrCat(kSyntheticPrefix, synthetic->parameters, " ");
     hello.set_numeric_class(absl::StrCat(prefix, hello.numeric_class()));
     hello.set_bf16_numeric_class(absl::StrCat(prefix, hello.bf16_numeric_class()));
+    hello.set_fp16_numeric_class(absl::StrCat(prefix, hello.fp16_numeric_class()));
+    hello.set_tf32_numeric_class(hello.numeric_class());  // nothing is computed
     hello.set_backend(std::string(kSyntheticBackend));
     hello.set_device(absl::StrCat("synthetic units of ", static_cast<double>(synthetic->unit_ns) * 1e-6, " ms, ",
                                   synthetic->parameters, " parameters"));

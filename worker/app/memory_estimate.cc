@@ -17,7 +17,6 @@
 namespace accrue {
 namespace {
 
-constexpr int64_t kBf16Bytes = 2;
 // What a valid spec allows (common/spec/validate.cc), and an engine (worker/model/transformer.cc).
 constexpr int64_t kMostMicroBatch = 65536;
 constexpr int64_t kMostUnitTokens = int64_t{1} << 30;
@@ -32,7 +31,7 @@ int64_t StagingBytes(const ParameterLayout& layout) {
 // The engine's arena: units are computed and evaluated in the same one.
 int64_t ActivationBytes(const v1::JobSpec& spec, const ModelConfig& model, Recompute recompute,
                         int64_t micro_batch) {
-  const DType precision = spec.precision() == "bf16" ? DType::kBF16 : DType::kF32;
+  const DType precision = StoredAs(PrecisionOf(spec.precision()));
   const int64_t T = spec.batch().sequence_length();
   return std::max(PlanTraining(model, precision, micro_batch, T, recompute).size_bytes,
                   PlanForward(model, precision, micro_batch, T).size_bytes);
@@ -109,7 +108,8 @@ absl::StatusOr<MemoryEstimate> EstimateMemory(const v1::JobSpec& spec) {
   estimate.accumulator_bytes = backend.allocated_bytes() - engine_bytes - state_bytes;
   ACCRUE_ASSIGN_OR_RETURN(const ModelConfig model, ModelConfigFromSpec(spec.model()));
   estimate.activation_bytes = ActivationBytes(spec, model, RecomputeOf(spec), spec.batch().micro_batch());
-  if (spec.precision() == "bf16") estimate.compute_copy_bytes = layout.arena_elements() * kBf16Bytes;
+  const DType stored = StoredAs(PrecisionOf(spec.precision()));
+  if (stored != DType::kF32) estimate.compute_copy_bytes = layout.arena_elements() * SizeOf(stored);
   estimate.gradient_bytes = engine_bytes - estimate.activation_bytes - estimate.compute_copy_bytes;
   estimate.staging_bytes = StagingBytes(layout);
   estimate.total_bytes = backend.allocated_bytes() + estimate.staging_bytes;

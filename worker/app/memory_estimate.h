@@ -18,7 +18,7 @@ namespace accrue {
 struct MemoryEstimate {
   int64_t parameters = 0;        // how many there are
   int64_t parameter_bytes = 0;   // binary32
-  int64_t compute_copy_bytes = 0;  // bf16: the parameters that are computed with; 0 in fp32
+  int64_t compute_copy_bytes = 0;  // bf16, fp16: the parameters that are computed with; else 0
   int64_t optimizer_bytes = 0;   // moments
   int64_t accumulator_bytes = 0;
   int64_t activation_bytes = 0;  // of one unit

@@ -40,6 +40,8 @@ class Backend {
   virtual std::string DeviceName() const = 0;
   // What must match for equal bits: docs/numerics.md, section 1.
   virtual std::string NumericClass(DType precision) const = 0;
+  // The same where products of f32 are computed in TF32; empty: it does not compute them so.
+  virtual std::string Tf32NumericClass() const { return ""; }
   // Whether the device computes in this precision.
   virtual bool Supports(DType precision) const = 0;
   // The largest size of an attention head that it computes.

@@ -24,6 +24,7 @@ class MeasuringBackend : public Backend {
   std::string NumericClass(DType precision) const override { return lender_.NumericClass(precision); }
   // What the worker's device can do is its own affair.
   bool Supports(DType) const override { return true; }
+  std::string Tf32NumericClass() const override { return NumericClass(DType::kF32); }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(size_t size_bytes) override {
     allocated_bytes_ += static_cast<int64_t>(size_bytes);
     ++buffers_;

@@ -2,7 +2,7 @@
 //
 // Pointers are the backend's memory. Matrices are row-major; a stride is the distance between rows in elements.
 // `Tensor` carries no shape: the arguments do. Activations, weights and activation gradients have the compute
-// precision (f32 or bf16); weight gradients, row statistics and losses are f32 or f64 as stated. Every output is
+// precision (f32, bf16 or f16); weight gradients, row statistics and losses are f32 or f64 as stated. Every output is
 // written in full (never read) unless its comment says that it is added to.
 #pragma once
 
@@ -12,7 +12,12 @@
 
 namespace accrue {
 
-enum class DType { kF32, kBF16 };
+enum class DType { kF32, kBF16, kF16 };
+
+// "fp32", "bf16" or "fp16", as the job file and a numeric class spell it.
+inline const char* NameOf(DType type) {
+  return type == DType::kF32 ? "fp32" : type == DType::kBF16 ? "bf16" : "fp16";
+}
 
 inline int64_t SizeOf(DType type) { return type == DType::kF32 ? 4 : 2; }
 
@@ -60,6 +65,7 @@ struct LinearForwardArgs {
   Tensor x, weight, bias, y;
   Tensor gelu_input;
   bool again = false;
+  bool tf32 = false;  // f32 inputs are rounded to TF32 before they are multiplied; for backends that have a class for it
 };
 
 // dx[rows, in] = dy[rows, out] W^T, times gelu_tanh'(gelu_input[rows, in]) where that is given; added to dx when
@@ -70,6 +76,7 @@ struct LinearBackwardInputArgs {
   Tensor dy, weight, dx;
   Tensor gelu_input;
   bool accumulate = false;
+  bool tf32 = false;  // as forward
 };
 
 // dweight (in the weight's layout, f32) = x^T dy, added to when accumulate is set; dbias[out] (f32, may be null) =
@@ -81,6 +88,7 @@ struct LinearBackwardWeightArgs {
   float* dweight = nullptr;
   float* dbias = nullptr;
   bool accumulate = false;
+  bool tf32 = false;  // as forward
 };
 
 // y[r, :] = dropout(token[tokens[r], :] + position[r mod sequence_length, :]); position may be absent.
@@ -161,14 +169,15 @@ struct SwiGluArgs {
   Tensor dy, dgate, dup;
 };
 
-// losses[rows] (f64; 0 where targets is -1). Where write_gradient, logits become softmax - onehot, zero in rows
-// without a target.
+// losses[rows] (f64; 0 where targets is -1). Where write_gradient, logits become gradient_scale * (softmax - onehot),
+// zero in rows without a target; the scale is a power of two.
 struct CrossEntropyArgs {
   int64_t rows = 0, vocabulary = 0;
-  Tensor logits;  // f32 or bf16 [rows, vocabulary]
+  Tensor logits;  // of the compute precision [rows, vocabulary]
   const int32_t* targets = nullptr;
   double* losses = nullptr;
   bool write_gradient = true;
+  float gradient_scale = 1;
 };
 
 class ModelOps {
@@ -187,8 +196,8 @@ class ModelOps {
   virtual void SwiGluForward(const SwiGluArgs& args) = 0;
   virtual void SwiGluBackward(const SwiGluArgs& args) = 0;
   virtual void CrossEntropy(const CrossEntropyArgs& args) = 0;
-  // to[i] = round_to_nearest_even(from[i]) in bf16.
-  virtual void ConvertToBf16(const float* from, void* to, int64_t elements) = 0;
+  // to[i] = round_to_nearest_even(from[i]) in bf16 or f16.
+  virtual void Convert(const float* from, const Tensor& to, int64_t elements) = 0;
 };
 
 }  // namespace accrue

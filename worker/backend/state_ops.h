@@ -35,7 +35,7 @@ class StateOps {
 
   // accumulator[i] = (first ? 0 : accumulator[i]) + round_to_nearest_even(gradient[i] * 2^k), wrapping, for a whole
   // tensor of `elements`. What int64 cannot hold (NaN too) counts as -2^63: such a unit never enters a seal. stats:
-  // one per chunk of the tensor, written. A null accumulator: nothing is added, the stats are the same.
+  // one per chunk of the tensor, written. k is from -kMaxExponent - kMostInitialLossScale to kMaxExponent. A null accumulator: nothing is added, the stats are the same.
   virtual void QuantizeAdd(const float* gradient, int64_t elements, int k, bool first, int64_t* accumulator,
                            ChunkStats* host_stats) = 0;
   // As above without an accumulator: the maxima only (for the probe). weighted_sum and vanished are zero.

@@ -189,6 +189,7 @@ absl::Status LoadCheckpoint(FileSystem& file_system, const std::string& director
     state.WriteArray(static_cast<int>(index), values.data());
   }
   state.SetProgress(manifest.window, manifest.steps, manifest.exponents);
+  state.SetLossScale(manifest.loss_scale);
   if (const std::string digest = state.Digest().Hex(); digest != manifest.digest) {
     return Damaged(directory,
                    absl::StrCat("the state's digest is ", digest, ", its manifest says ", manifest.digest));
@@ -203,6 +204,9 @@ absl::StatusOr<Hash128> ComputeCheckpointDigest(FileSystem& file_system, const s
   ACCRUE_RETURN_IF_ERROR(files.CheckCount(kinds.size() * manifest.tensors.size()));
   std::string header = absl::StrCat("accrue-state-1\nwindow ", manifest.window, "\nsteps ", manifest.steps,
                                     "\noptimizer ", manifest.optimizer, "\n");
+  if (manifest.loss_scale) {
+    absl::StrAppend(&header, "loss_scale ", manifest.loss_scale->exponent, " ", manifest.loss_scale->good_windows, "\n");
+  }
   std::string hashes;
   for (size_t t = 0; t < manifest.tensors.size(); ++t) {
     const std::string& name = manifest.tensors[t];

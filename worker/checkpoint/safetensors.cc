@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/binary16.h"
 #include "common/check.h"
 #include "common/status.h"
 #include "worker/checkpoint/safetensors_header.h"
@@ -19,17 +20,6 @@ static_assert(std::endian::native == std::endian::little, "safetensors data are 
 constexpr uint64_t kLengthBytes = 8;
 // The limit of the reference implementation.
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;
-
-float FloatFromF16(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
-  const uint32_t exponent = half >> 10 & 0x1f, mantissa = half & 0x3ff;
-  if (exponent == 0x1f) return std::bit_cast<float>(sign | 0x7f800000 | mantissa << 13);
-  if (exponent == 0) {  // zero or subnormal: mantissa * 2^-24, exact in binary32
-    const float value = static_cast<float>(mantissa) * 0x1p-24f;
-    return sign != 0 ? -value : value;
-  }
-  return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
-}
 
 // out[i] = convert(the i-th T at `bytes`), which need not be aligned.
 template <typename T, typename Convert>
@@ -155,7 +145,7 @@ absl::Status SafetensorsFile::ReadFloats(const SafetensorsTensor& tensor, int64_
                            [](uint16_t x) { return std::bit_cast<float>(uint32_t{x} << 16); });
       return absl::OkStatus();
     case SafetensorsDType::kF16:
-      ConvertAll<uint16_t>(bytes, count, out, FloatFromF16);
+      ConvertAll<uint16_t>(bytes, count, out, Binary16ToFloat);
       return absl::OkStatus();
     case SafetensorsDType::kF64:
       ConvertAll<double>(bytes, count, out, [](double x) { return static_cast<float>(x); });

@@ -7,6 +7,7 @@
 #include "common/fault_points.h"
 #include "common/status.h"
 #include "worker/core/flip_bit.h"
+#include "worker/core/state_copy.h"
 
 namespace accrue {
 namespace {
@@ -16,12 +17,13 @@ constexpr size_t kSyncChunkBytes = size_t{16} << 20;
 
 // What goes ahead of a state. All fields are int64 in the machine's order: members share a numeric class.
 struct StateHeader {
-  int64_t format = 1;
+  int64_t format = 2;
   int64_t window = 0;
   int64_t steps = 0;
   int64_t exponents = 0;  // how many follow
   int64_t arrays = 0;
   int64_t elements = 0;  // of all arrays
+  PackedLossScale loss_scale;
 };
 
 // send: Broadcast or BroadcastHost.
@@ -225,7 +227,8 @@ absl::Status Reducer::CopyState(Communicator& communicator, int root, Job& job) 
   StateHeader own{.window = state.window(),
                   .steps = state.steps(),
                   .exponents = static_cast<int64_t>(state.exponents().size()),
-                  .arrays = static_cast<int64_t>(state.arrays().size())};
+                  .arrays = static_cast<int64_t>(state.arrays().size()),
+                  .loss_scale = Pack(state.loss_scale())};
   for (const StateArray& array : state.arrays()) own.elements += array.elements;
   StateHeader header = own;
   ACCRUE_RETURN_IF_ERROR(communicator.BroadcastHost(&header, sizeof(header), root));
@@ -250,6 +253,7 @@ absl::Status Reducer::CopyState(Communicator& communicator, int root, Job& job) 
   }
   if (!sends) {
     state.SetProgress(header.window, header.steps, exponents);
+    state.SetLossScale(Unpack(header.loss_scale));
     job.engine->ParametersChanged();
   }
   return absl::OkStatus();

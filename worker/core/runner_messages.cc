@@ -95,7 +95,12 @@ std::optional<RunEnd> WindowRunner::HandleMessage(InboxEvent& event) {
 absl::Status WindowRunner::OnProbe(const v1::Probe& probe) {
   if (Refuse("probe", probe.key())) return absl::OkStatus();
   const int64_t begin_ns = Now();
-  const UnitInput input = job_.units->Training({.window = 0, .unit = 0});
+  const LossScale loss_scale = LossScaleFromProto(probe.loss_scale());
+  if (!loss_scale.IsPossible()) {
+    return absl::InvalidArgumentError(absl::StrCat("the probe has loss scale 2^", loss_scale.exponent));
+  }
+  job_.accumulator->SetLossScale(loss_scale.exponent);
+  const UnitInput input = Scaled(job_.units->Training({.window = 0, .unit = 0}));
   job_.accumulator->BeginProbe();
   ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, *job_.accumulator));
   const UnitStats& stats = job_.accumulator->FinishUnit();

@@ -7,13 +7,27 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "common/hash.h"
+#include "common/loss_scale.h"
 #include "worker/engine/layout.h"
 #include "worker/optimizer/training_state.h"
 
 namespace accrue {
+
+// A loss scale that there may be, in the machine's order.
+struct PackedLossScale {
+  int64_t there = 0, exponent = 0, good_windows = 0;
+};
+inline PackedLossScale Pack(const std::optional<LossScale>& scale) {
+  return scale ? PackedLossScale{1, scale->exponent, scale->good_windows} : PackedLossScale();
+}
+inline std::optional<LossScale> Unpack(const PackedLossScale& packed) {
+  if (packed.there == 0) return std::nullopt;
+  return LossScale{static_cast<int>(packed.exponent), packed.good_windows};
+}
 
 struct CopyHeader {
   enum Kind : int64_t {
@@ -23,11 +37,12 @@ struct CopyHeader {
     kSkip,       // next exponents follow
     kNothing,    // the source is still there
   };
-  static constexpr int64_t kFormat = 1;
+  static constexpr int64_t kFormat = 2;
 
   int64_t kind = kNothing;
   int64_t window = 0, steps = 0;  // of the source's state, after a step
   int64_t exponents = 0;          // how many follow
+  PackedLossScale loss_scale;     // of the next window; kBegin, kStep and kSkip
   // kBegin
   int64_t format = kFormat, runs = 0, floats = 0;
   // kStep

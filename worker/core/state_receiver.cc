@@ -87,7 +87,8 @@ absl::Status StateReceiver::TakeStep(const CopyHeader& header) {
                         .bias_correction1 = header.bias_correction1,
                         .bias_correction2 = header.bias_correction2,
                         .valid_tokens = header.valid_tokens,
-                        .next_exponents = {}};
+                        .next_exponents = {},
+                        .next_loss_scale = {}};
   for (size_t i = 0; i < received_; ++i) {
     const StateRun& run = runs_[i];
     const size_t size_bytes = static_cast<size_t>(run.elements) * sizeof(int64_t);
@@ -106,11 +107,13 @@ absl::Status StateReceiver::TakeProgress(const CopyHeader& header) {
   }
   window_ = header.window;
   steps_ = header.steps;
+  loss_scale_ = Unpack(header.loss_scale);
   return TakeExponents(header.exponents, exponents_);
 }
 
 absl::Status StateReceiver::Level(const Hash128* expected) {
   job_.state->SetProgress(window_, steps_, exponents_);
+  job_.state->SetLossScale(loss_scale_);
   const Hash128 digest = job_.state->Digest();
   if (expected != nullptr && digest != *expected) {
     return absl::DataLossError(absl::StrCat("after window ", window_ - 1, " the copied state has digest ", digest.Hex(),

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,7 @@ class StateReceiver {
   bool level_ = false;
   int64_t window_ = 0, steps_ = 0;
   std::vector<int> exponents_;
+  std::optional<LossScale> loss_scale_;
   std::vector<float> values_;
   std::vector<int64_t> host_sums_;
   std::unique_ptr<DeviceBuffer> sums_;  // of one run

@@ -79,6 +79,7 @@ CopyHeader StateSender::HeaderOf(CopyHeader::Kind kind) const {
   header.window = job_.state->window();
   header.steps = job_.state->steps();
   header.exponents = static_cast<int64_t>(job_.state->exponents().size());
+  header.loss_scale = Pack(job_.state->loss_scale());
   return header;
 }
 

@@ -96,6 +96,12 @@ void AppendManifest(const Accumulator& accumulator, int buckets, v1::WindowCompu
   }
 }
 
+absl::Status CheckLossScale(const LossScale& scale) {
+  if (scale.IsPossible()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the coordinator gives loss scale 2^", scale.exponent, " after ",
+                                                 scale.good_windows, " windows"));
+}
+
 std::string HexChecksum(uint64_t checksum) { return absl::StrCat(absl::Hex(checksum, absl::kZeroPad16)); }
 
 }  // namespace
@@ -162,10 +168,18 @@ absl::Status WindowRunner::Begin(WindowShare& share) {
                                             " exponents for ", job_.engine->layout().tensors().size(), " tensors"));
   }
   if (context_.tracer != nullptr) context_.tracer->BeginWindow(share.key.window());
+  const std::optional<LossScale>& loss_scale = share.loss_scale ? share.loss_scale : job_.state->loss_scale();
+  if (loss_scale) ACCRUE_RETURN_IF_ERROR(CheckLossScale(*loss_scale));
   job_.accumulator->Reset(exponents);
+  job_.accumulator->SetLossScale(loss_scale ? loss_scale->exponent : 0);
   share.begun = true;
   if (FaultFires(FaultPoint::kFlipParameter, share.key.window())) FlipBit(*job_.backend, job_.state->parameters());
   return absl::OkStatus();
+}
+
+UnitInput WindowRunner::Scaled(UnitInput input) const {
+  input.loss_scale_exponent = job_.accumulator->loss_scale_exponent();
+  return input;
 }
 
 absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
@@ -175,7 +189,7 @@ absl::Status WindowRunner::ComputeUnit(WindowShare& share) {
   TraceSpan unit_span(context_.tracer, Span::kUnit, name.unit, begin_ns);
   ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerUnitBegun, name.window));
   TraceSpan data_span(context_.tracer, Span::kData, -1, begin_ns);
-  const UnitInput input = job_.units->Training(name);
+  const UnitInput input = Scaled(job_.units->Training(name));
   const int64_t read_ns = Now();
   data_span.End(read_ns);
   TraceSpan compute_span(context_.tracer, Span::kForwardBackward, -1, read_ns);
@@ -215,7 +229,7 @@ absl::Status WindowRunner::AuditUnit(WindowShare& share) {
   const UnitName name{share.key.window(), share.audit_units.front()};
   const TraceSpan span(context_.tracer, Span::kAuditUnit, name.unit, begin_ns);
   ACCRUE_RETURN_IF_ERROR(FaultStatus(FaultPoint::kWorkerAuditBegun, name.window));
-  const UnitInput input = job_.units->Training(name);
+  const UnitInput input = Scaled(job_.units->Training(name));
   const int64_t read_ns = Now();
   job_.accumulator->BeginAudit(name.unit);
   ACCRUE_ASSIGN_OR_RETURN(const UnitLoss loss, job_.engine->ComputeUnit(input, *job_.accumulator));
@@ -378,11 +392,17 @@ absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& shar
   if (next_exponents.size() != (exact ? job_.engine->layout().tensors().size() : 0)) {
     return absl::InvalidArgumentError(absl::StrCat("the seal has ", next_exponents.size(), " exponents"));
   }
+  std::optional<LossScale> next_loss_scale;
+  if (seal.has_next_loss_scale()) {
+    next_loss_scale = LossScaleFromProto(seal.next_loss_scale());
+    ACCRUE_RETURN_IF_ERROR(CheckLossScale(*next_loss_scale));
+  }
   if (seal.verdict() == v1::VERDICT_SKIP) {
     const int64_t begin_ns = Now();
     TraceSpan span(context_.tracer, Span::kStep, -1, begin_ns);
     const auto skip = [&] {
       if (exact) job_.state->SetExponents(next_exponents);
+      job_.state->SetLossScale(next_loss_scale);
       return job_.state->Skip();
     };
     *outcome = sender_ == nullptr ? skip() : sender_->Skip(skip);
@@ -407,7 +427,8 @@ absl::Status WindowRunner::ReduceAndStep(const v1::Seal& seal, WindowShare& shar
                         .bias_correction1 = std::bit_cast<float>(share.scalars.bias_correction1_bits()),
                         .bias_correction2 = std::bit_cast<float>(share.scalars.bias_correction2_bits()),
                         .valid_tokens = seal.valid_tokens(),
-                        .next_exponents = next_exponents};
+                        .next_exponents = next_exponents,
+                        .next_loss_scale = next_loss_scale};
   const auto step = [&] { return job_.state->Step(*job_.accumulator, input); };
   *outcome = sender_ == nullptr ? step() : sender_->Step(input, step);
   share.phases.set_reduce_ns(reduced_ns - begin_ns);

@@ -122,6 +122,7 @@ class WindowRunner {
   WindowShare* CurrentShare();  // null without a plan
   bool Refuse(const char* what, const v1::Key& key);  // true, and logs, if the key is not current
   absl::Status Begin(WindowShare& share);
+  UnitInput Scaled(UnitInput input) const;  // with the accumulator's loss scale
   void ExpectUnits();
   void SendLoaded();
   void SendReduceFailed(const v1::Key& key, const absl::Status& status,

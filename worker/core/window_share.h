@@ -3,16 +3,21 @@
 
 #include <cstdint>
 #include <deque>
+#include <optional>
 #include <vector>
 
 #include "accrue/v1/worker.pb.h"
+#include "common/loss_scale.h"
 
 namespace accrue {
+
+inline LossScale LossScaleFromProto(const v1::LossScale& scale) { return {scale.exponent(), scale.good_windows()}; }
 
 struct WindowShare {
   v1::Key key;  // of the newest message about it
   v1::StepScalars scalars;
   std::vector<int> exponents;          // of the attempt; empty: those of the state
+  std::optional<LossScale> loss_scale;  // of the window; nothing: the state's, if it has one
   std::deque<int64_t> units;           // not yet computed
   std::deque<int64_t> audit_units;     // not yet computed for their reports alone
   std::deque<int64_t> evaluation_units;  // not yet evaluated; an attempt's end does not touch them
@@ -58,6 +63,7 @@ struct WindowShare {
     scalars = plan.scalars();
     evaluation_only = plan.evaluation_only();
     if (plan.exponents_size() > 0) exponents.assign(plan.exponents().begin(), plan.exponents().end());
+    if (plan.has_loss_scale()) loss_scale = LossScaleFromProto(plan.loss_scale());
     if (plan.units_size() > 0) computed = false;
     Append(plan.units(), units);
     Append(plan.evaluation_units(), evaluation_units);

@@ -22,6 +22,7 @@ struct UnitInput {
   const int32_t* targets = nullptr;  // [B, T]; -1: not a target
   int64_t window = 0;                // with unit, keys dropout
   int64_t unit = 0;
+  int loss_scale_exponent = 0;  // gradients are of the loss times 2^this (docs/numerics.md, section 12); fp16 only
 };
 
 struct UnitLoss {
@@ -33,7 +34,8 @@ struct UnitLoss {
 class GradientSink {
  public:
   virtual ~GradientSink() = default;
-  // gradient: `elements` of the tensor, binary32, in the backend's memory, of the SUM of the unit's token losses.
+  // gradient: `elements` of the tensor, binary32, in the backend's memory, of the SUM of the unit's token losses, times
+  // the unit's loss scale.
   // Readable until the call returns (on a device: until work queued after it runs).
   virtual void Add(int tensor, const float* gradient) = 0;
 };
@@ -47,9 +49,9 @@ class Engine {
   // parameters: layout().arena_elements() in the backend's memory; must outlive the engine's use of it. Call before
   // anything below, and ParametersChanged after every change of what is there.
   virtual void BindParameters(const float* parameters) = 0;
-  // Refreshes compute copies (bf16).
+  // Refreshes compute copies (bf16, fp16).
   virtual void ParametersChanged() = 0;
-  // The bf16 parameters that the computation reads, laid out as the arena; null where it reads the parameters.
+  // The parameters in 16 bits that the computation reads, laid out as the arena; null where it reads the parameters.
   virtual const void* ComputeCopy() const { return nullptr; }
 
   // Writes initial values, a pure function of the seed (docs/numerics.md, section 3), into host memory of

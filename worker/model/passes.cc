@@ -10,10 +10,11 @@
 
 namespace accrue {
 
-Passes::Passes(const ModelConfig& model, DType precision, uint64_t seed, const TransformerTensors& tensors,
+Passes::Passes(const ModelConfig& model, DType precision, bool tf32, uint64_t seed, const TransformerTensors& tensors,
                const ParameterLayout& layout, Backend& backend)
     : model_(model),
       precision_(precision),
+      tf32_(tf32),
       seed_(seed),
       tensors_(tensors),
       layout_(layout),
@@ -32,7 +33,7 @@ absl::Status Passes::Allocate(int64_t sequence_length) {
   const int64_t table = layout_.tensors()[tensors_.token_table].elements;
   ACCRUE_ASSIGN_OR_RETURN(table_gradient_, backend_.Allocate(table * sizeof(float)));
   ACCRUE_ASSIGN_OR_RETURN(scratch_, backend_.Allocate(ScratchElements() * sizeof(float)));
-  if (precision_ == DType::kBF16) {
+  if (precision_ != DType::kF32) {
     ACCRUE_ASSIGN_OR_RETURN(compute_copy_, backend_.Allocate(layout_.arena_elements() * 2));
   }
   return PrepareRope(sequence_length);
@@ -48,7 +49,7 @@ int64_t Passes::SizeBytes() const {
 
 void Passes::ParametersChanged() {
   ACCRUE_CHECK(parameters_ != nullptr);
-  if (compute_copy_) ops_.ConvertToBf16(parameters_, compute_copy_->data(), layout_.arena_elements());
+  if (compute_copy_) ops_.Convert(parameters_, {compute_copy_->data(), precision_}, layout_.arena_elements());
 }
 
 absl::Status Passes::PrepareRope(int64_t positions) {
@@ -66,7 +67,7 @@ absl::Status Passes::PrepareRope(int64_t positions) {
 Tensor Passes::Weight(int tensor) const {
   if (tensor < 0) return {};
   const int64_t offset = layout_.tensors()[tensor].arena_offset;
-  if (compute_copy_) return {compute_copy_->as<uint16_t>() + offset, DType::kBF16};
+  if (compute_copy_) return {compute_copy_->as<uint16_t>() + offset, precision_};
   return {const_cast<float*>(parameters_) + offset, DType::kF32};
 }
 
@@ -139,7 +140,8 @@ void Passes::Linear(const LinearTensors& linear, int64_t rows, void* x, void* y,
                       .bias = Weight(linear.bias),
                       .y = View(y),
                       .gelu_input = View(gelu_input),
-                      .again = again});
+                      .again = again,
+                      .tf32 = tf32_});
 }
 
 Passes::NormPlace Passes::AttentionNormPlace(const Pass& pass, int64_t layer) const {

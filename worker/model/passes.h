@@ -1,7 +1,7 @@
 // The forward and backward passes of a transformer, written once for both families over a backend's
 // operations.
 //
-// Not thread-safe. Owns the gradient scratch, the bf16 parameters and the rotary tables; the activations are
+// Not thread-safe. Owns the gradient scratch, the parameters in 16 bits and the rotary tables; the activations are
 // the caller's arena, laid out by an ActivationPlan. Nothing is allocated but by Allocate and PrepareRope.
 #pragma once
 
@@ -25,6 +25,7 @@ struct Pass {
   std::byte* arena;
   float dropout;  // 0 in evaluation
   int64_t window, unit;
+  float loss_scale = 1;  // of the gradients, a power of two
 
   void* At(int64_t offset) const { return arena + offset; }
   float* Floats(int64_t offset) const { return static_cast<float*>(At(offset)); }
@@ -33,7 +34,7 @@ struct Pass {
 class Passes {
  public:
   // What is referred to must outlive this. seed: of dropout.
-  Passes(const ModelConfig& model, DType precision, uint64_t seed, const TransformerTensors& tensors,
+  Passes(const ModelConfig& model, DType precision, bool tf32, uint64_t seed, const TransformerTensors& tensors,
          const ParameterLayout& layout, Backend& backend);
 
   absl::Status Allocate(int64_t sequence_length);
@@ -121,6 +122,7 @@ class Passes {
 
   const ModelConfig& model_;
   const DType precision_;
+  const bool tf32_;
   const uint64_t seed_;
   const TransformerTensors& tensors_;
   const ParameterLayout& layout_;
@@ -132,7 +134,7 @@ class Passes {
   const float* parameters_ = nullptr;
   std::unique_ptr<DeviceBuffer> table_gradient_;  // of the head, and of the token table
   std::unique_ptr<DeviceBuffer> scratch_;         // of the tensors that one operation gives
-  std::unique_ptr<DeviceBuffer> compute_copy_;    // bf16 only
+  std::unique_ptr<DeviceBuffer> compute_copy_;    // bf16 and fp16 only
   std::unique_ptr<DeviceBuffer> rope_cosine_, rope_sine_;
   int64_t rope_positions_ = 0;
 };

@@ -37,7 +37,8 @@ void Passes::LinearInputGradient(const LinearTensors& linear, int64_t rows, void
                             .weight = Weight(linear.weight),
                             .dx = View(dx),
                             .gelu_input = View(gelu_input),
-                            .accumulate = accumulate});
+                            .accumulate = accumulate,
+                            .tf32 = tf32_});
 }
 
 void Passes::LinearWeightGradient(const LinearTensors& linear, int64_t rows, void* x, void* dy,
@@ -51,7 +52,8 @@ void Passes::LinearWeightGradient(const LinearTensors& linear, int64_t rows, voi
                              .x = View(x),
                              .dy = View(dy),
                              .dweight = dweight,
-                             .dbias = dbias});
+                             .dbias = dbias,
+                             .tf32 = tf32_});
   sink.Add(linear.weight, dweight);
   if (dbias != nullptr) sink.Add(linear.bias, dbias);
 }
@@ -66,7 +68,8 @@ void Passes::Head(const Pass& pass, bool backward) {
                        .logits = View(pass.At(plan.logits)),
                        .targets = static_cast<const int32_t*>(pass.At(plan.targets)) + begin,
                        .losses = static_cast<double*>(pass.At(plan.losses)) + begin,
-                       .write_gradient = backward});
+                       .write_gradient = backward,
+                       .gradient_scale = pass.loss_scale});
     if (!backward) continue;
     LinearInputGradient(tensors_.head, rows, pass.At(plan.logits),
                         Row(pass, plan.dnorm, begin, model_.width));
@@ -77,7 +80,8 @@ void Passes::Head(const Pass& pass, bool backward) {
                                .x = View(Row(pass, plan.final_norm, begin, model_.width)),
                                .dy = View(pass.At(plan.logits)),
                                .dweight = table_gradient_->as<float>(),
-                               .accumulate = begin > 0});
+                               .accumulate = begin > 0,
+                               .tf32 = tf32_});
   }
 }
 

@@ -2,12 +2,14 @@
 
 #include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstddef>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/binary16.h"
 #include "common/status.h"
 #include "worker/model/activations.h"
 #include "worker/model/parameters.h"
@@ -27,7 +29,7 @@ class Transformer : public Engine {
         tensors_(std::move(tensors)),
         layout_(std::move(layout)),
         backend_(backend),
-        passes_(model_, options_.precision, options_.seed, tensors_, layout_, backend),
+        passes_(model_, options_.precision, options_.tf32, options_.seed, tensors_, layout_, backend),
         training_plan_(PlanTraining(model_, options_.precision, options_.rows, options_.sequence_length,
                                     options_.recompute)),
         host_losses_(training_plan_.Rows()),
@@ -52,7 +54,7 @@ class Transformer : public Engine {
     if (input.rows != options_.rows) return WrongShape(input, absl::StrCat(options_.rows));
     ACCRUE_RETURN_IF_ERROR(CheckInput(input));
     const Pass pass{training_plan_, arena_->as<std::byte>(), static_cast<float>(model_.dropout), input.window,
-                    input.unit};
+                    input.unit, std::ldexp(1.0f, input.loss_scale_exponent)};
     CopyInput(pass, input);
     passes_.Forward(pass);
     passes_.Head(pass, /*backward=*/true);
@@ -152,10 +154,10 @@ class Transformer : public Engine {
     for (int64_t i = 0; i < model_.vocabulary; ++i) {
       if (options_.precision == DType::kF32) {
         logits[i] = reinterpret_cast<const float*>(host_logits_.data())[i];
-      } else {
-        const uint32_t bits = uint32_t{reinterpret_cast<const uint16_t*>(host_logits_.data())[i]} << 16;
-        logits[i] = std::bit_cast<float>(bits);
+        continue;
       }
+      const uint16_t bits = reinterpret_cast<const uint16_t*>(host_logits_.data())[i];
+      logits[i] = options_.precision == DType::kF16 ? Binary16ToFloat(bits) : std::bit_cast<float>(uint32_t{bits} << 16);
     }
   }
 
@@ -184,9 +186,10 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateTransformer(const TransformerOptio
     return absl::InvalidArgumentError(absl::StrCat("micro_batch is ", options.rows, "; expected 1 to ",
                                                    kMostTokens / options.sequence_length));
   }
-  if (!backend.Supports(options.precision)) {
+  const bool supported = options.tf32 ? !backend.Tf32NumericClass().empty() : backend.Supports(options.precision);
+  if (!supported) {
     return absl::UnimplementedError(absl::StrCat(backend.DeviceName(), " does not compute in ",
-                                                 options.precision == DType::kF32 ? "fp32" : "bf16",
+                                                 options.tf32 ? "tf32" : NameOf(options.precision),
                                                  "; use another precision or device"));
   }
   if (options.model.HeadSize() > backend.LargestHeadSize()) {

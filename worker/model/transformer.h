@@ -1,6 +1,6 @@
 // GPT-2 and Llama-family transformers over a backend's operations: the native engine.
 //
-// Not thread-safe. The backend must outlive the engine, which owns its activations, scratch and bf16 weights;
+// Not thread-safe. The backend must outlive the engine, which owns its activations, scratch and weights in 16 bits;
 // all of that is allocated by CreateTransformer; nothing is while units are computed. Only a prompt for
 // NextTokenLogits that is longer than a unit takes memory of its own for the call.
 #pragma once
@@ -19,6 +19,7 @@ namespace accrue {
 struct TransformerOptions {
   ModelConfig model;
   DType precision = DType::kF32;  // of the computation; parameters are binary32 always
+  bool tf32 = false;              // with kF32: products of linear layers in TF32
   int64_t rows = 0;               // sequences in a unit
   int64_t sequence_length = 0;    // T, at most model.context
   uint64_t seed = 0;              // of dropout

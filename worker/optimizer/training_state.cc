@@ -1,6 +1,7 @@
 #include "worker/optimizer/training_state.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -43,7 +44,11 @@ class TrainingStateImpl : public TrainingState {
     }
     hashes_are_current_ = false;
     SetProgress(0, 0, {});
+    loss_scale_.reset();
   }
+
+  const std::optional<LossScale>& loss_scale() const override { return loss_scale_; }
+  void SetLossScale(const std::optional<LossScale>& loss_scale) override { loss_scale_ = loss_scale; }
 
   void SetExponents(const std::vector<int>& exponents) override {
     CheckExponents(exponents);
@@ -62,7 +67,9 @@ class TrainingStateImpl : public TrainingState {
       outcome.clip_coefficient = std::min(1.0, config_.clip_norm / (outcome.gradient_norm + 1e-6));
     }
     UpdateArgs args = Scalars(input);
-    args.scale = ScaleOf(outcome.clip_coefficient, input);
+    // Fast sums are still of the scaled loss.
+    const int scaled_by = mode_ == AccumulationMode::kFast ? accumulator.loss_scale_exponent() : 0;
+    args.scale = ScaleOf(std::ldexp(outcome.clip_coefficient, -scaled_by), input);
     for (size_t t = 0; t < layout_.tensors().size(); ++t)
       UpdateTensor(accumulator, static_cast<int>(t), args);
 
@@ -70,6 +77,7 @@ class TrainingStateImpl : public TrainingState {
     window_ += 1;
     steps_ += 1;
     exponents_ = input.next_exponents;
+    loss_scale_ = input.next_loss_scale;
     outcome.digest = DigestOfHashes();
     return outcome;
   }
@@ -179,7 +187,7 @@ class TrainingStateImpl : public TrainingState {
 
   template <typename HashesOfTensor>
   Hash128 HashParameters(const void* compute_copy, HashesOfTensor hashes_of) {
-    constexpr int kCopyElementBytes = 2;  // bf16
+    constexpr int kCopyElementBytes = 2;  // bf16 or fp16
     Hasher hasher;
     hasher.Update("accrue-parameters-1\n");
     const auto add = [&hasher](absl::Span<const Hash128> hashes) {
@@ -231,6 +239,9 @@ class TrainingStateImpl : public TrainingState {
     Hasher hasher;
     hasher.Update(absl::StrCat("accrue-state-1\nwindow ", window_, "\nsteps ", steps_, "\noptimizer ",
                                config_.kind == OptimizerKind::kAdamW ? "adamw" : "sgd", "\n"));
+    if (loss_scale_) {
+      hasher.Update(absl::StrCat("loss_scale ", loss_scale_->exponent, " ", loss_scale_->good_windows, "\n"));
+    }
     for (size_t t = 0; t < layout_.tensors().size(); ++t) {
       const TensorInfo& tensor = layout_.tensors()[t];
       hasher.Update(absl::StrCat("tensor ", tensor.name, " ", tensor.elements, " "));
@@ -250,6 +261,7 @@ class TrainingStateImpl : public TrainingState {
   int64_t window_ = 0;
   int64_t steps_ = 0;
   std::vector<int> exponents_;
+  std::optional<LossScale> loss_scale_;
   // Per tensor those of its arrays' chunks, in the digest's order.
   std::vector<Hash128> hashes_;
   bool hashes_are_current_ = false;

@@ -1,4 +1,4 @@
-// Parameters, optimizer moments, exponents and scalars of a job on one worker: all that a digest covers, a
+// Parameters, optimizer moments, exponents, loss scale and scalars of a job on one worker: all that a digest covers, a
 // checkpoint holds and a joiner copies.
 //
 // Not thread-safe, but what is const may be called by several threads. Memory is the backend's.
@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "common/hash.h"
+#include "common/loss_scale.h"
 #include "worker/accumulate/accumulator.h"
 #include "worker/backend/backend.h"
 #include "worker/engine/layout.h"
@@ -34,6 +36,7 @@ struct StepInput {
   float learning_rate = 0, bias_correction1 = 1, bias_correction2 = 1;
   int64_t valid_tokens = 0;
   std::vector<int> next_exponents;  // empty in fast mode
+  std::optional<LossScale> next_loss_scale;  // of fp16
 };
 
 struct StepOutcome {
@@ -73,8 +76,11 @@ class TrainingState {
   // Of the next window; empty before the probe, and in fast mode.
   virtual const std::vector<int>& exponents() const = 0;
 
-  // Sets parameters from host memory, zero moments, window 0.
+  // Sets parameters from host memory, zero moments, window 0, no loss scale.
   virtual void Start(const float* host_arena) = 0;
+  // Of the next window, in fp16; nothing before the first step.
+  virtual const std::optional<LossScale>& loss_scale() const = 0;
+  virtual void SetLossScale(const std::optional<LossScale>& loss_scale) = 0;
   // Sets the exponents of window 0 after the probe.
   virtual void SetExponents(const std::vector<int>& exponents) = 0;
 
@@ -104,6 +110,7 @@ class TrainingState {
   // Where an array lies in the backend's memory: to be read; to be written as WriteArray would.
   virtual const float* ArrayData(int index) const = 0;
   virtual float* MutableArrayData(int index) = 0;
+  // The loss scale stays.
   virtual void SetProgress(int64_t window, int64_t steps, const std::vector<int>& exponents) = 0;
 };
 

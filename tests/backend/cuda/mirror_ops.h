@@ -63,9 +63,9 @@ class MirrorOps : public ModelOps {
   void CrossEntropy(const CrossEntropyArgs& args) override {
     Run(args, &ModelOps::CrossEntropy, [](auto& a, auto map) { Map(map, a.logits, a.targets, a.losses); });
   }
-  void ConvertToBf16(const float* from, void* to, int64_t elements) override {
+  void Convert(const float* from, const Tensor& to, int64_t elements) override {
     CopyThere();
-    ops_.ConvertToBf16(static_cast<const float*>(OnDevice(from)), OnDevice(to), elements);
+    ops_.Convert(static_cast<const float*>(OnDevice(from)), {OnDevice(to.data), to.dtype}, elements);
     CopyBack();
   }
 

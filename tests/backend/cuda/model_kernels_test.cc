@@ -84,8 +84,8 @@ class KernelOps : public ModelOps {
   void SwiGluForward(const SwiGluArgs& args) override { cuda::ForSwiGluForward(args, run_); }
   void SwiGluBackward(const SwiGluArgs& args) override { cuda::ForSwiGluBackward(args, run_); }
   void CrossEntropy(const CrossEntropyArgs& args) override { cuda::ForCrossEntropy(args, run_); }
-  void ConvertToBf16(const float* from, void* to, int64_t elements) override {
-    cuda::ForConvert({from, static_cast<cuda::Bf16*>(to), elements}, run_);
+  void Convert(const float* from, const Tensor& to, int64_t elements) override {
+    cuda::ForConvert({from, to, elements}, run_);
   }
 
  private:
@@ -132,10 +132,10 @@ TEST_P(ModelKernelsTest, Run_InEveryOrderOfThreads_AgreesWithReferenceAndItself)
 
 INSTANTIATE_TEST_SUITE_P(Cases, ModelKernelsTest,
                          testing::Combine(testing::ValuesIn(CasesWithKernels()),
-                                          testing::Values(DType::kF32, DType::kBF16)),
+                                          testing::Values(DType::kF32, DType::kBF16, DType::kF16)),
                          [](const auto& info) {
                            return std::get<0>(info.param).name +
-                                  (std::get<1>(info.param) == DType::kF32 ? "_f32" : "_bf16");
+                                  (std::string("_") + NameOf(std::get<1>(info.param)));
                          });
 
 // Packs of every size from every offset, also where a block's number needs more than 32 bits: what numerics.md says.

@@ -61,10 +61,10 @@ TEST_P(CudaModelOpsTest, Run_Again_SameBits) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, CudaModelOpsTest,
                          testing::Combine(testing::Range<size_t>(0, OpCases().size()),
-                                          testing::Values(DType::kF32, DType::kBF16)),
+                                          testing::Values(DType::kF32, DType::kBF16, DType::kF16)),
                          [](const auto& info) {
                            return OpCases()[std::get<0>(info.param)].name +
-                                  (std::get<1>(info.param) == DType::kF32 ? "_f32" : "_bf16");
+                                  (std::string("_") + NameOf(std::get<1>(info.param)));
                          });
 
 class CudaBackendTest : public testing::Test {
@@ -101,7 +101,7 @@ TEST_F(CudaBackendTest, Allocate_MoreThanThereIs_ResourceExhausted) {
 TEST_F(CudaBackendTest, NumericClass_TheSameOfTwoBackends) {
   const auto other = cuda::CreateCudaBackend(0);
   ASSERT_TRUE(other.ok()) << other.status();
-  for (DType precision : {DType::kF32, DType::kBF16}) {
+  for (DType precision : {DType::kF32, DType::kBF16, DType::kF16}) {
     EXPECT_EQ((*other)->NumericClass(precision), backend().NumericClass(precision));
   }
   EXPECT_EQ(backend().NumericClass(DType::kF32).rfind("cuda/sm-", 0), 0u) << backend().NumericClass(DType::kF32);

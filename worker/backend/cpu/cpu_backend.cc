@@ -66,10 +66,10 @@ class CpuBackend : public Backend {
     // oneDNN sizes its blocks of K by the caches, and so its roundings.
     return absl::StrCat("cpu/", cpu::KernelInstructionSet(precision), "/", cpu::GemmLibraryName(precision), "/l1-",
                         CacheKib(_SC_LEVEL1_DCACHE_SIZE), "k-l2-", CacheKib(_SC_LEVEL2_CACHE_SIZE), "k/",
-                        precision == DType::kF32 ? "fp32" : "bf16", "/r", kKernelRevision);
+                        NameOf(precision), "/r", kKernelRevision);
   }
 
-  bool Supports(DType precision) const override { return precision == DType::kF32 || cpu::GemmSupportsBf16(); }
+  bool Supports(DType precision) const override { return precision != DType::kBF16 || cpu::GemmSupportsBf16(); }
 
   absl::optional<int64_t> FreeBytes() override { return AvailableMemoryBytes(FileSystem::Real()); }
   absl::StatusOr<std::unique_ptr<DeviceBuffer>> Allocate(size_t size_bytes) override {

@@ -115,9 +115,10 @@ class CpuModelOps : public ModelOps {
     pool_.ParallelFor(args.rows, [&](int64_t row) { CrossEntropyRow(args, row); });
   }
 
-  void ConvertToBf16(const float* from, void* to, int64_t elements) override {
+  void Convert(const float* from, const Tensor& to, int64_t elements) override {
+    const Tensor values{const_cast<float*>(from), DType::kF32};
     ForParts(elements, kConvertPerTask, [&](int64_t first, int64_t end) {
-      ConvertElements(from + first, static_cast<Bf16*>(to) + first, end - first);
+      ConvertElements(values, to, first, end - first);
     });
   }
 

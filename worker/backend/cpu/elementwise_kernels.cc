@@ -198,8 +198,14 @@ void SwiGluBackwardRows(const SwiGluArgs& args, int64_t first, int64_t end) {
   });
 }
 
-void ConvertElements(const float* from, Bf16* to, int64_t elements) {
-  ForVectors(elements, [&](int64_t i, int64_t n) HWY_ATTR { StoreN(LoadN(from + i, n), to + i, n); });
+void ConvertElements(const Tensor& from, const Tensor& to, int64_t first, int64_t elements) {
+  WithElement(from.dtype, [&](auto* from_type) HWY_ATTR {
+    WithElement(to.dtype, [&](auto* to_type) HWY_ATTR {
+      const auto* in = static_cast<decltype(from_type)>(from.data) + first;
+      auto* out = static_cast<decltype(to_type)>(to.data) + first;
+      ForVectors(elements, [&](int64_t i, int64_t n) HWY_ATTR { StoreN(LoadN(in + i, n), out + i, n); });
+    });
+  });
 }
 
 }  // namespace
@@ -253,8 +259,8 @@ void SwiGluForwardRows(const SwiGluArgs& args, int64_t first, int64_t end) {
 void SwiGluBackwardRows(const SwiGluArgs& args, int64_t first, int64_t end) {
   HWY_DYNAMIC_DISPATCH(SwiGluBackwardRows)(args, first, end);
 }
-void ConvertElements(const float* from, Bf16* to, int64_t elements) {
-  HWY_DYNAMIC_DISPATCH(ConvertElements)(from, to, elements);
+void ConvertElements(const Tensor& from, const Tensor& to, int64_t first, int64_t elements) {
+  HWY_DYNAMIC_DISPATCH(ConvertElements)(from, to, first, elements);
 }
 
 }  // namespace accrue::cpu

@@ -19,7 +19,10 @@ void Require(dnnl_status_t status) {
   ACCRUE_CHECK(status == dnnl_success);
 }
 
-dnnl_data_type_t TypeOf(DType dtype) { return dtype == DType::kF32 ? dnnl_f32 : dnnl_bf16; }
+dnnl_data_type_t TypeOf(DType dtype) {
+  ACCRUE_CHECK(dtype != DType::kF16);  // the library does not multiply it here: linear_f16.cc
+  return dtype == DType::kF32 ? dnnl_f32 : dnnl_bf16;
+}
 
 struct Matrix : MatrixDesc {
   Matrix(int64_t rows, int64_t columns, DType dtype, int64_t row_stride, int64_t column_stride)
@@ -146,8 +149,8 @@ std::string InstructionSetName() {
 std::string GemmLibraryName(DType precision) {
   const dnnl_version_t* version = dnnl_version();
   std::string isa = InstructionSetName();
-  // What is beyond avx512_core multiplies narrower types only.
-  if (precision == DType::kF32 && absl::StrContains(isa, "avx512_core")) isa = "avx512_core";
+  // What is beyond avx512_core multiplies narrower types only. Products of fp16 are fp32's.
+  if (precision != DType::kBF16 && absl::StrContains(isa, "avx512_core")) isa = "avx512_core";
   return absl::StrCat("onednn-", version->major, ".", version->minor, ".", version->patch, "-", isa);
 }
 

@@ -65,7 +65,8 @@ void RopeRows(const RopeArgs& args, int64_t first, int64_t end);
 void SwiGluForwardRows(const SwiGluArgs& args, int64_t first, int64_t end);
 void SwiGluBackwardRows(const SwiGluArgs& args, int64_t first, int64_t end);
 void CrossEntropyRow(const CrossEntropyArgs& args, int64_t row);
-void ConvertElements(const float* from, Bf16* to, int64_t elements);
+// to[i] = from[i] for i in [first, first + elements), rounded to nearest even where to's type is the smaller.
+void ConvertElements(const Tensor& from, const Tensor& to, int64_t first, int64_t elements);
 
 // Attention works on blocks of kAttentionBlock queries or keys.
 constexpr int64_t kAttentionBlock = 64;

@@ -224,7 +224,9 @@ Rectangle Linear::RunTile(const Product& product, const Plan& plan, int64_t task
 }
 
 void Linear::Forward(const LinearForwardArgs& args) {
+  ACCRUE_CHECK(!args.tf32);
   if (args.again) return GeluAgain(args);
+  if (args.x.dtype == DType::kF16) return ForwardF16(args);
   const bool out_in = args.layout == WeightLayout::kOutIn;
   ACCRUE_CHECK(args.x.dtype == args.weight.dtype);
   const Tensor& product_output = args.gelu_input ? args.gelu_input : args.y;
@@ -264,6 +266,8 @@ void Linear::GeluAgain(const LinearForwardArgs& args) {
 }
 
 void Linear::BackwardInput(const LinearBackwardInputArgs& args) {
+  ACCRUE_CHECK(!args.tf32);
+  if (args.dy.dtype == DType::kF16) return BackwardInputF16(args);
   const bool out_in = args.layout == WeightLayout::kOutIn;
   ACCRUE_CHECK(args.dy.dtype == args.weight.dtype && !(args.accumulate && args.gelu_input));
   const Product product{.shape = {.m = args.rows,
@@ -288,6 +292,8 @@ void Linear::BackwardInput(const LinearBackwardInputArgs& args) {
 }
 
 void Linear::BackwardWeight(const LinearBackwardWeightArgs& args) {
+  ACCRUE_CHECK(!args.tf32);
+  if (args.x.dtype == DType::kF16) return BackwardWeightF16(args);
   // dweight[out, in] = dy^T x, or dweight[in, out] = x^T dy.
   const bool out_in = args.layout == WeightLayout::kOutIn;
   ACCRUE_CHECK(args.x.dtype == args.dy.dtype);

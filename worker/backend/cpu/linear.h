@@ -39,6 +39,17 @@ class Linear {
   void BackwardWeight(const LinearBackwardWeightArgs& args);
 
  private:
+  // ---- linear_f16.cc: by fp32's products of the same shapes ----
+  void ForwardF16(const LinearForwardArgs& args);
+  void BackwardInputF16(const LinearBackwardInputArgs& args);
+  void BackwardWeightF16(const LinearBackwardWeightArgs& args);
+  // binary32 copies, in scratch `place`, valid until the next call with that place.
+  enum Place { kLeft, kRight, kBias, kResult, kPlaces };
+  Tensor WideScratch(int64_t elements, Place place);
+  Tensor Widened(const Tensor& from, int64_t elements, Place place);
+  void Narrow(const Tensor& from, const Tensor& to, int64_t elements);
+  void ConvertAll(const Tensor& from, const Tensor& to, int64_t elements);
+
   struct Product;
 
   // How a whole product is computed.
@@ -66,6 +77,7 @@ class Linear {
   ThreadPool& pool_;
   ThreadScratch& scratch_;
   Gemm gemm_;
+  Scratch wide_[kPlaces];
   std::unordered_map<GemmShape, Plan, GemmShapeHash> plans_;  // by the shape of the whole product
 };
 

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "common/check.h"
 #include "worker/backend/cpu/bf16_kernels.h"
 #include "worker/backend/cpu/kernels.h"
 #include "worker/backend/cpu/simd-inl.h"
@@ -52,7 +53,7 @@ void CrossEntropyOf(const CrossEntropyArgs& args, int64_t r) {
   HWY_ALIGN float lanes[kLanes];
   Store(LoadN(row + target, 1), lanes);
   const float target_logit = lanes[0];
-  constexpr bool kKeepExponentials = std::is_same_v<T, float>;  // bf16 would round them
+  constexpr bool kKeepExponentials = std::is_same_v<T, float>;  // 16 bits would round them
   const float sum = SumVectors(width, [&](int64_t i, int64_t n) HWY_ATTR {
     const VF e = Exp(hn::Sub(LoadN(row + i, n), shift));
     if (kKeepExponentials && args.write_gradient) StoreN(e, row + i, n);
@@ -60,16 +61,16 @@ void CrossEntropyOf(const CrossEntropyArgs& args, int64_t r) {
   });
   args.losses[r] = std::log(static_cast<double>(sum)) + static_cast<double>(maximum) - static_cast<double>(target_logit);
   if (!args.write_gradient) return;
-  const VF inverse = hn::Set(DF(), 1.0f / sum);
+  const VF inverse = hn::Set(DF(), 1.0f / sum), scale = hn::Set(DF(), args.gradient_scale);
   ForVectors(width, [&](int64_t i, int64_t n) HWY_ATTR {
     VF e = LoadN(row + i, n);
     if (!kKeepExponentials) e = Exp(hn::Sub(e, shift));
     const VF probability = hn::Mul(e, inverse);
     const int64_t at = target - i;
-    if (at < 0 || at >= n) return StoreN(probability, row + i, n);
+    if (at < 0 || at >= n) return StoreN(hn::Mul(probability, scale), row + i, n);
     const auto is_target = hn::Eq(hn::Iota(DF(), 0), hn::Set(DF(), static_cast<float>(at)));
     const VF less = hn::Sub(probability, hn::Set(DF(), 1.0f));
-    StoreN(hn::IfThenElse(is_target, less, probability), row + i, n);
+    StoreN(hn::Mul(hn::IfThenElse(is_target, less, probability), scale), row + i, n);
   });
 }
 
@@ -89,7 +90,10 @@ namespace accrue::cpu {
 HWY_EXPORT(CrossEntropyRow);
 
 void CrossEntropyRow(const CrossEntropyArgs& args, int64_t row) {
-  if (args.logits.dtype == DType::kBF16 && HasBf16Dot()) return CrossEntropyRowBf16(args, row);
+  if (args.logits.dtype == DType::kBF16 && HasBf16Dot()) {
+    ACCRUE_CHECK(args.gradient_scale == 1);  // bf16 has no loss scale
+    return CrossEntropyRowBf16(args, row);
+  }
   HWY_DYNAMIC_DISPATCH(CrossEntropyRow)(args, row);
 }
 

@@ -48,6 +48,67 @@ HWY_INLINE void Store(VF v, Bf16* p) {
   hn::StoreU(hn::DemoteTo(half, high), half, reinterpret_cast<uint16_t*>(p));
 }
 
+// Whether the instruction set converts binary16 itself: the bits are the same.
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+#define ACCRUE_CPU_CONVERTS_F16 1
+#else
+#define ACCRUE_CPU_CONVERTS_F16 0
+#endif
+
+// Exact; NaN becomes quiet.
+HWY_INLINE VF LoadByArithmetic(const F16* p) {
+  const hn::Rebind<uint16_t, DF> half;
+  const VU bits = hn::PromoteTo(DU(), hn::LoadU(half, reinterpret_cast<const uint16_t*>(p)));
+  const VU magnitude = hn::And(bits, hn::Set(DU(), 0x7FFF));
+  // Read as a binary32 its exponent is 112 too small, a subnormal's too.
+  const VF scaled = hn::Mul(hn::BitCast(DF(), hn::ShiftLeft<13>(magnitude)), hn::Set(DF(), 0x1p112f));
+  const DI d;
+  const auto signed_magnitude = hn::BitCast(d, magnitude);
+  const VU special = hn::VecFromMask(DU(), hn::RebindMask(DU(), hn::Gt(signed_magnitude, hn::Set(d, 0x7BFF))));
+  const VU nan = hn::VecFromMask(DU(), hn::RebindMask(DU(), hn::Gt(signed_magnitude, hn::Set(d, 0x7C00))));
+  VU result = hn::Or(hn::BitCast(DU(), scaled), hn::And(special, hn::Set(DU(), 0x7F800000)));
+  result = hn::Or(result, hn::And(nan, hn::Set(DU(), 0x400000)));
+  return hn::BitCast(DF(), hn::Or(result, hn::ShiftLeft<16>(hn::And(bits, hn::Set(DU(), 0x8000)))));
+}
+// Round to nearest even, subnormals included; beyond 65504 infinity; NaN stays NaN (quiet).
+HWY_INLINE void StoreByArithmetic(VF v, F16* p) {
+  const hn::Rebind<uint16_t, DF> half;
+  const DI d;
+  const VU bits = hn::BitCast(DU(), v);
+  const VU magnitude = hn::And(bits, hn::Set(DU(), 0x7FFFFFFF));
+  const auto signed_magnitude = hn::BitCast(d, magnitude);
+  const VU odd = hn::And(hn::ShiftRight<13>(magnitude), hn::Set(DU(), 1));
+  const VU normal = hn::Sub(hn::ShiftRight<13>(hn::Add(hn::Add(magnitude, hn::Set(DU(), 0xFFF)), odd)),
+                            hn::Set(DU(), 112 << 10));
+  // The spacing of binary32 from 1/2 on is 2^-24, that of binary16's subnormals.
+  const VF half_more = hn::Add(hn::BitCast(DF(), magnitude), hn::Set(DF(), 0.5f));
+  const VU subnormal = hn::Sub(hn::BitCast(DU(), half_more), hn::Set(DU(), 0x3F000000));
+  const VU nan = hn::Or(hn::And(hn::ShiftRight<13>(magnitude), hn::Set(DU(), 0x3FF)), hn::Set(DU(), 0x7E00));
+  const auto choose = [&](auto mask, VU yes, VU no) HWY_ATTR {
+    return hn::IfThenElse(hn::RebindMask(DU(), mask), yes, no);
+  };
+  VU result = choose(hn::Lt(signed_magnitude, hn::Set(d, 0x38800000)), subnormal, normal);
+  result = choose(hn::Gt(signed_magnitude, hn::Set(d, 0x477FFFFF)), hn::Set(DU(), 0x7C00), result);
+  result = choose(hn::Gt(signed_magnitude, hn::Set(d, 0x7F800000)), nan, result);
+  result = hn::Or(result, hn::And(hn::ShiftRight<16>(bits), hn::Set(DU(), 0x8000)));
+  hn::StoreU(hn::DemoteTo(half, hn::BitCast(d, result)), half, reinterpret_cast<uint16_t*>(p));
+}
+
+#if ACCRUE_CPU_CONVERTS_F16
+HWY_INLINE VF Load(const F16* p) {
+  const hn::Rebind<hwy::float16_t, DF> half;
+  return hn::PromoteTo(DF(), hn::LoadU(half, reinterpret_cast<const hwy::float16_t*>(p)));
+}
+HWY_INLINE void Store(VF v, F16* p) {
+  const hn::Rebind<hwy::float16_t, DF> half;
+  hn::StoreU(hn::DemoteTo(half, v), half, reinterpret_cast<hwy::float16_t*>(p));
+}
+#else
+HWY_INLINE VF Load(const F16* p) { return LoadByArithmetic(p); }
+HWY_INLINE void Store(VF v, F16* p) { StoreByArithmetic(v, p); }
+#endif
+#undef ACCRUE_CPU_CONVERTS_F16
+
 // The first `count` lanes, 1 to kLanes; the others are zero.
 template <typename T>
 HWY_INLINE VF LoadN(const T* p, int64_t count) {

@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/exponents.h"
+#include "common/loss_scale.h"
 #include "worker/backend/cpu_state/kernels.h"
 
 namespace accrue {
@@ -74,7 +75,7 @@ class CpuStateOps : public StateOps {
 
   void QuantizeAdd(const float* gradient, int64_t elements, int k, bool first, int64_t* accumulator,
                    ChunkStats* host_stats) override {
-    ACCRUE_CHECK(std::abs(k) <= kMaxExponent);
+    ACCRUE_CHECK(k <= kMaxExponent && k >= -kMaxExponent - kMostInitialLossScale);
     const double scale = std::ldexp(1.0, k);
     ForEachChunk(elements, [&](int64_t chunk, int64_t begin, int64_t count) {
       const int64_t whole = WholeSteps(count);

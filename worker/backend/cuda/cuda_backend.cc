@@ -27,17 +27,18 @@ class CudaBackendImplementation : public CudaBackend {
         model_ops_(std::move(model_ops)),
         state_device_(std::move(state_device)),
         state_ops_(CreateKernelStateOps(*state_device_)),
-        gemm_name_(model_ops_->GemmName()) {}
+        gemm_name_(model_ops_->GemmName(GemmKind::kFp32AndBf16)),
+        fp16_gemm_name_(model_ops_->GemmName(GemmKind::kFp16)),
+        tf32_gemm_name_(model_ops_->GemmName(GemmKind::kTf32)) {}
 
   CudaDevice& device() override { return *device_; }
   std::string DeviceName() const override { return device_->Name(); }
 
   // The driver is no part of it: the code that runs is the build's and the libraries', and is translated by nobody.
   std::string NumericClass(DType precision) const override {
-    const cudaDeviceProp& gpu = device_->properties();
-    return absl::StrCat("cuda/sm-", gpu.major, ".", gpu.minor, "-", gpu.multiProcessorCount, "/", gemm_name_, "/nvcc-",
-                        ACCRUE_NVCC_VERSION, "/", precision == DType::kF32 ? "fp32" : "bf16", "/r", kKernelRevision);
+    return ClassOf(precision == DType::kF16 ? fp16_gemm_name_ : gemm_name_, NameOf(precision));
   }
+  std::string Tf32NumericClass() const override { return ClassOf(tf32_gemm_name_, "tf32"); }
   bool Supports(DType) const override { return true; }
   int64_t LargestHeadSize() const override {
     int64_t size = 0;
@@ -69,11 +70,17 @@ class CudaBackendImplementation : public CudaBackend {
   StateOps& state_ops() override { return *state_ops_; }
 
  private:
+  std::string ClassOf(const std::string& gemm_name, const char* precision) const {
+    const cudaDeviceProp& gpu = device_->properties();
+    return absl::StrCat("cuda/sm-", gpu.major, ".", gpu.minor, "-", gpu.multiProcessorCount, "/", gemm_name, "/nvcc-",
+                        ACCRUE_NVCC_VERSION, "/", precision, "/r", kKernelRevision);
+  }
+
   const std::unique_ptr<CudaDevice> device_;
   const std::unique_ptr<CudaModelOps> model_ops_;
   const std::unique_ptr<StateDevice> state_device_;
   const std::unique_ptr<StateOps> state_ops_;
-  const std::string gemm_name_;
+  const std::string gemm_name_, fp16_gemm_name_, tf32_gemm_name_;
 };
 
 }  // namespace

@@ -30,7 +30,9 @@ void RequireLt(cublasStatus_t status, const char* call, const GemmProblem& probl
   std::abort();
 }
 
-cudaDataType_t TypeOf(DType type) { return type == DType::kF32 ? CUDA_R_32F : CUDA_R_16BF; }
+cudaDataType_t TypeOf(DType type) {
+  return type == DType::kF32 ? CUDA_R_32F : type == DType::kBF16 ? CUDA_R_16BF : CUDA_R_16F;
+}
 
 cublasLtEpilogue_t EpilogueOf(GemmEpilogue epilogue) {
   switch (epilogue) {
@@ -98,11 +100,11 @@ uint64_t NumericalFlags(const cublasLtMatmulAlgo_t& algorithm) {
   return flags;
 }
 
-bool IsAllowed(const cublasLtMatmulHeuristicResult_t& candidate) {
+bool IsAllowed(const GemmProblem& problem, const cublasLtMatmulHeuristicResult_t& candidate) {
   if (candidate.state != CUBLAS_STATUS_SUCCESS || candidate.workspaceSize > kWorkspaceBytes) return false;
   const auto scheme = Config<uint32_t>(candidate.algo, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME);
   if (scheme != CUBLASLT_REDUCTION_SCHEME_NONE && scheme != CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE) return false;
-  return (NumericalFlags(candidate.algo) & CUBLASLT_NUMERICAL_IMPL_FLAGS_INPUT_TF32) == 0;
+  return problem.tf32 || (NumericalFlags(candidate.algo) & CUBLASLT_NUMERICAL_IMPL_FLAGS_INPUT_TF32) == 0;
 }
 
 std::string AlgorithmText(const cublasLtMatmulAlgo_t& algorithm) {
@@ -120,12 +122,15 @@ std::string AlgorithmText(const cublasLtMatmulAlgo_t& algorithm) {
 
 // Forward, input gradient and weight gradient of a linear of GPT-2's sizes, one with a long K and a small output, and
 // the head's: what the heuristics answer differently for.
-std::vector<GemmProblem> FingerprintProblems() {
+std::vector<GemmProblem> FingerprintProblems(GemmKind kind) {
+  const bool tf32 = kind == GemmKind::kTf32;
+  std::vector<DType> types = {DType::kF32, DType::kBF16};
+  if (kind != GemmKind::kFp32AndBf16) types = {tf32 ? DType::kF32 : DType::kF16};
   std::vector<GemmProblem> problems;
-  for (const DType type : {DType::kF32, DType::kBF16}) {
+  for (const DType type : types) {
     const auto add = [&](int64_t m, int64_t n, int64_t k, bool ta, bool tb, DType output, GemmEpilogue epilogue) {
       problems.push_back({.m = m, .n = n, .k = k, .transpose_a = ta, .transpose_b = tb, .lda = ta ? k : m,
-                          .ldb = tb ? n : k, .ldd = m, .input = type, .output = output, .epilogue = epilogue,
+                          .ldb = tb ? n : k, .ldd = m, .input = type, .output = output, .tf32 = tf32, .epilogue = epilogue,
                           .align_a = kMostGemmAlignment, .align_b = kMostGemmAlignment, .align_d = kMostGemmAlignment});
     };
     add(3072, 8192, 768, false, false, type, GemmEpilogue::kBias);
@@ -174,7 +179,8 @@ CudaGemm::~CudaGemm() {
 }
 
 void CudaGemm::Describe(const GemmProblem& p, Plan& plan) const {
-  RequireLt(cublasLtMatmulDescCreate(&plan.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate", p);
+  RequireLt(cublasLtMatmulDescCreate(&plan.operation, p.tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F,
+                                     CUDA_R_32F), "cublasLtMatmulDescCreate", p);
   const cublasOperation_t op_a = p.transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
   const cublasOperation_t op_b = p.transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
   Set(plan.operation, CUBLASLT_MATMUL_DESC_TRANSA, static_cast<int32_t>(op_a), "set TRANSA", p);
@@ -220,7 +226,7 @@ bool CudaGemm::ChooseAlgorithm(const GemmProblem& p, Plan& plan) const {
   const bool is_refused = status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE;
   if (!is_refused) RequireLt(status, "cublasLtMatmulAlgoGetHeuristic", p);
   for (int i = 0; i < found; ++i) {
-    if (!IsAllowed(candidates[i])) continue;
+    if (!IsAllowed(p, candidates[i])) continue;
     plan.algorithm = candidates[i].algo;
     return true;
   }
@@ -259,12 +265,12 @@ bool CudaGemm::TryMultiply(const GemmProblem& problem, const GemmOperands& opera
   return true;
 }
 
-std::string CudaGemm::NumericName() {
+std::string CudaGemm::NumericName(GemmKind kind) {
   std::string algorithms;
   // Heuristics look at the pointers' alignment only by what the problem says of it.
   const GemmOperands operands{.a = workspace_->data(), .b = workspace_->data(), .d = workspace_->data(),
                               .bias = workspace_->data()};
-  for (const GemmProblem& problem : FingerprintProblems()) {
+  for (const GemmProblem& problem : FingerprintProblems(kind)) {
     const Plan& plan = PlanFor(problem, operands);
     absl::StrAppend(&algorithms, GemmText(problem), ": ", plan.exists ? AlgorithmText(plan.algorithm) : "none", "\n");
   }

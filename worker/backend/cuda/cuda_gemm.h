@@ -36,7 +36,7 @@ class CudaGemm {
 
   // "cublaslt-13.1.0-1a2b3c4d": the library, and a hash of the algorithms that the rules choose for a fixed list of
   // problems. It differs where the heuristics do, whatever makes them.
-  std::string NumericName();
+  std::string NumericName(GemmKind kind);
 
  private:
   struct Plan {

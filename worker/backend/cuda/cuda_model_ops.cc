@@ -75,7 +75,7 @@ class CudaModelOpsImplementation : public CudaModelOps {
         linear_device_(device, *gemm_, scratch_),
         linear_(linear_device_) {}
 
-  std::string GemmName() override { return gemm_->NumericName(); }
+  std::string GemmName(GemmKind kind) override { return gemm_->NumericName(kind); }
 
   void LinearForward(const LinearForwardArgs& args) override { linear_.Forward(args); }
   void LinearBackwardInput(const LinearBackwardInputArgs& args) override { linear_.BackwardInput(args); }
@@ -126,8 +126,8 @@ class CudaModelOpsImplementation : public CudaModelOps {
     RequireCuda(LaunchCrossEntropy(args, device_.Stream()), "cross-entropy",
                 {{"rows", args.rows}, {"vocabulary", args.vocabulary}});
   }
-  void ConvertToBf16(const float* from, void* to, int64_t elements) override {
-    RequireCuda(LaunchConvert(from, to, elements, device_.Stream()), "convert to bf16", {{"elements", elements}});
+  void Convert(const float* from, const Tensor& to, int64_t elements) override {
+    RequireCuda(LaunchConvert(from, to, elements, device_.Stream()), "convert to 16 bits", {{"elements", elements}});
   }
 
  private:

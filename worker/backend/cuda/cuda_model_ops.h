@@ -10,6 +10,7 @@
 
 #include "absl/status/statusor.h"
 #include "worker/backend/cuda/cuda_device.h"
+#include "worker/backend/cuda/gemm_problem.h"
 #include "worker/backend/model_ops.h"
 
 namespace accrue::cuda {
@@ -17,7 +18,7 @@ namespace accrue::cuda {
 class CudaModelOps : public ModelOps {
  public:
   // Of the products that the rules choose algorithms for: CudaGemm::NumericName.
-  virtual std::string GemmName() = 0;
+  virtual std::string GemmName(GemmKind kind) = 0;
 };
 
 // Codes of CudaGemm::Create.

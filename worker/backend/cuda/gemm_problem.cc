@@ -6,8 +6,6 @@
 namespace accrue::cuda {
 namespace {
 
-const char* TypeText(DType type) { return type == DType::kF32 ? "fp32" : "bf16"; }
-
 const char* EpilogueText(GemmEpilogue epilogue) {
   switch (epilogue) {
     case GemmEpilogue::kNone:
@@ -27,13 +25,13 @@ const char* EpilogueText(GemmEpilogue epilogue) {
 }  // namespace
 
 size_t GemmProblemHash::operator()(const GemmProblem& p) const {
-  return absl::HashOf(p.m, p.n, p.k, p.transpose_a, p.transpose_b, p.lda, p.ldb, p.ldd, p.input, p.output, p.accumulate,
+  return absl::HashOf(p.m, p.n, p.k, p.transpose_a, p.transpose_b, p.lda, p.ldb, p.ldd, p.input, p.output, p.tf32, p.accumulate,
                       p.epilogue, p.align_a, p.align_b, p.align_d);
 }
 
 std::string GemmText(const GemmProblem& p) {
   return absl::StrCat(p.m, "x", p.n, "x", p.k, " ", p.transpose_a ? "t" : "n", p.transpose_b ? "t" : "n", " ",
-                      TypeText(p.input), " to ", TypeText(p.output), p.accumulate ? " added" : "",
+                      p.tf32 ? "tf32" : NameOf(p.input), " to ", NameOf(p.output), p.accumulate ? " added" : "",
                       EpilogueText(p.epilogue), ", ld ", p.lda, " ", p.ldb, " ", p.ldd, ", aligned ", p.align_a, " ",
                       p.align_b, " ", p.align_d);
 }

@@ -26,6 +26,7 @@ struct GemmProblem {
   int64_t lda = 0, ldb = 0, ldd = 0;  // between columns, in elements; aux has D's
   DType input = DType::kF32;          // of A and B
   DType output = DType::kF32;         // of D, bias and aux
+  bool tf32 = false;                  // of fp32 inputs: rounded to TF32
   bool accumulate = false;
   GemmEpilogue epilogue = GemmEpilogue::kNone;
   // In bytes, of the places in memory: powers of two, at most kMostGemmAlignment.
@@ -33,6 +34,9 @@ struct GemmProblem {
 
   bool operator==(const GemmProblem&) const = default;
 };
+
+// By what a class of numerics has its algorithms.
+enum class GemmKind { kFp32AndBf16, kFp16, kTf32 };
 
 // More is of no use to an algorithm, and where exactly an operand lies must not choose one.
 inline constexpr int kMostGemmAlignment = 16;

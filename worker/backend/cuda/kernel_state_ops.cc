@@ -8,6 +8,7 @@
 
 #include "common/check.h"
 #include "common/exponents.h"
+#include "common/loss_scale.h"
 
 namespace accrue::cuda {
 namespace {
@@ -70,7 +71,8 @@ class KernelStateOps : public StateOps {
 
   void QuantizeAdd(const float* gradient, int64_t elements, int k, bool first, int64_t* accumulator,
                    ChunkStats* host_stats) override {
-    const double scale = PowerOfTwo(k);
+    ACCRUE_CHECK(k <= kMaxExponent && k >= -kMaxExponent - kMostInitialLossScale);
+    const double scale = std::ldexp(1.0, k);
     Scan(elements, host_stats, [&](const Slice& slice) {
       return QuantizeArgs{.gradient = gradient + slice.begin,
                           .elements = slice.elements,

@@ -40,7 +40,7 @@ void Linear::Multiply(GemmProblem problem, const GemmOperands& operands) {
 }
 
 bool Linear::TryFused(GemmProblem problem, GemmEpilogue epilogue, const GemmOperands& operands) {
-  if (problem.output != DType::kBF16 || problem.ldd % kAuxStep != 0) return false;
+  if (problem.output == DType::kF32 || problem.ldd % kAuxStep != 0) return false;
   problem.epilogue = epilogue;
   TakeAlignments(operands, problem);
   // The library is told of no alignment of aux, and may take the best for granted.
@@ -59,6 +59,7 @@ void Linear::Forward(const LinearForwardArgs& args) {
                       .transpose_a = out_in,
                       .lda = out_in ? args.in : args.out, .ldb = args.in, .ldd = args.out,
                       .input = args.x.dtype, .output = args.y.dtype,
+                      .tf32 = args.tf32,
                       .epilogue = has_bias ? GemmEpilogue::kBias : GemmEpilogue::kNone};
   GemmOperands operands{.a = args.weight.data, .b = args.x.data, .d = args.y.data, .bias = args.bias.data};
   if (!args.gelu_input) return Multiply(problem, operands);
@@ -80,6 +81,7 @@ void Linear::BackwardInput(const LinearBackwardInputArgs& args) {
                             .transpose_a = !out_in,
                             .lda = out_in ? args.in : args.out, .ldb = args.out, .ldd = args.in,
                             .input = args.dy.dtype, .output = args.dx.dtype,
+                            .tf32 = args.tf32,
                             .accumulate = args.accumulate};
   GemmOperands operands{.a = args.weight.data, .b = args.dy.data, .d = args.dx.data};
   if (!args.gelu_input) return Multiply(problem, operands);
@@ -100,6 +102,7 @@ void Linear::BackwardWeight(const LinearBackwardWeightArgs& args) {
             .transpose_b = true,
             .lda = m, .ldb = n, .ldd = m,
             .input = args.x.dtype, .output = DType::kF32,
+            .tf32 = args.tf32,
             .accumulate = args.accumulate},
            {.a = out_in ? args.x.data : args.dy.data, .b = out_in ? args.dy.data : args.x.data, .d = args.dweight});
   if (args.dbias == nullptr) return;

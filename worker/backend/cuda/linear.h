@@ -21,7 +21,7 @@ class GemmDevice {
   virtual void ColumnSums(const ColumnSumsArgs& args) = 0;
 };
 
-// GELU is an epilogue in bf16 alone: in fp32 the library's is not as exact as the kernel's. Which it is follows from
+// GELU is an epilogue in bf16 and fp16 alone: in fp32 the library's is not as exact as the kernel's. Which it is follows from
 // the shape and the library, so it is the same for every member of a job.
 class Linear {
  public:

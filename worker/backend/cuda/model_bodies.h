@@ -28,8 +28,10 @@ template <template <typename> typename Body, typename Args, typename Run>
 void RunTyped(DType dtype, const Args& args, const Run& run) {
   if (dtype == DType::kF32) {
     RunBlocks<Body<float>>(args, run);
-  } else {
+  } else if (dtype == DType::kBF16) {
     RunBlocks<Body<Bf16>>(args, run);
+  } else {
+    RunBlocks<Body<F16>>(args, run);
   }
 }
 
@@ -38,8 +40,10 @@ template <typename F>
 void WithElementType(DType dtype, const F& f) {
   if (dtype == DType::kF32) {
     f(float());
-  } else {
+  } else if (dtype == DType::kBF16) {
     f(Bf16());
+  } else {
+    f(F16());
   }
 }
 
@@ -51,7 +55,11 @@ bool FullPacks(int64_t width, const Pointers*... pointers) {
 
 template <typename Run>
 void ForConvert(const ConvertArgs& args, const Run& run) {
-  RunBlocks<ConvertBody>(args, run);
+  if (args.to.dtype == DType::kBF16) {
+    RunBlocks<ConvertBody<Bf16>>(args, run);
+  } else {
+    RunBlocks<ConvertBody<F16>>(args, run);
+  }
 }
 template <typename Run>
 void ForGeluForward(const GeluArgs& args, const Run& run) {

@@ -4,9 +4,9 @@
 #include "worker/backend/cuda/model_bodies.h"
 
 namespace accrue::cuda {
-cudaError_t LaunchConvert(const float* from, void* to_bf16, int64_t elements, cudaStream_t stream) {
+cudaError_t LaunchConvert(const float* from, const Tensor& to, int64_t elements, cudaStream_t stream) {
   cudaError_t error = cudaSuccess;
-  ForConvert({from, static_cast<Bf16*>(to_bf16), elements}, Launcher{stream, error});
+  ForConvert({from, to, elements}, Launcher{stream, error});
   return error;
 }
 

@@ -14,7 +14,8 @@
 
 namespace accrue::cuda {
 
-cudaError_t LaunchConvert(const float* from, void* to_bf16, int64_t elements, cudaStream_t stream);
+// To bf16 or f16.
+cudaError_t LaunchConvert(const float* from, const Tensor& to, int64_t elements, cudaStream_t stream);
 
 // What surrounds a matrix product where its library cannot do it.
 cudaError_t LaunchGeluForward(const GeluArgs& args, cudaStream_t stream);

@@ -62,7 +62,7 @@ struct CrossEntropyBody {
         args.losses[block] = std::log(static_cast<double>(sum)) + static_cast<double>(state.row_maximum) -
                              static_cast<double>(state.target);
       });
-      if (args.write_gradient) WriteGradient(row, warp, target, state.row_maximum, Div(1.0f, sum));
+      if (args.write_gradient) WriteGradient(args, row, warp, target, state.row_maximum, Div(1.0f, sum));
     }
   }
 
@@ -132,7 +132,7 @@ struct CrossEntropyBody {
   struct GradientWriter {
     const Row& row;
     int32_t target;
-    float maximum, inverse;
+    float maximum, inverse, scale;
     template <int kCount>
     ACCRUE_BODY void Take(int, int64_t i) const {
       float x[kCount];
@@ -141,13 +141,15 @@ struct CrossEntropyBody {
       for (int n = 0; n < kCount; ++n) {
         x[n] = Mul(Exp(Sub(x[n], maximum)), inverse);
         if (i + n == target) x[n] = Sub(x[n], 1.0f);
+        x[n] = Mul(x[n], scale);
       }
       StoreFloats<kCount>(row.begin + i, row.aligned, x);
     }
   };
 
-  ACCRUE_BODY static void WriteGradient(const Row& row, int warp, int32_t target, float maximum, float inverse) {
-    row.ForElements(warp, GradientWriter{row, target, maximum, inverse});
+  ACCRUE_BODY static void WriteGradient(const Args& args, const Row& row, int warp, int32_t target, float maximum,
+                                        float inverse) {
+    row.ForElements(warp, GradientWriter{row, target, maximum, inverse, args.gradient_scale});
   }
 
   struct ZeroWriter {

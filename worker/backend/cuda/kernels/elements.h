@@ -1,5 +1,5 @@
-// Elements of either compute precision, and the functions of them that the model's elementwise operations
-// share. Arithmetic is in binary32; a bf16 element is rounded to nearest even where it is stored:
+// Elements of every compute precision, and the functions of them that the model's elementwise operations
+// share. Arithmetic is in binary32; an element of 16 bits is rounded to nearest even where it is stored:
 // docs/numerics.md, section 4.
 #pragma once
 
@@ -15,8 +15,27 @@ struct Bf16 {
   uint16_t bits;
 };
 
+// IEEE binary16.
+struct F16 {
+  uint16_t bits;
+};
+
 ACCRUE_BODY float ToFloat(float x) { return x; }
 ACCRUE_BODY float ToFloat(Bf16 x) { return FloatOf(static_cast<uint32_t>(x.bits) << 16); }
+
+// Exact.
+ACCRUE_BODY float ToFloat(F16 x) {
+#ifdef __CUDA_ARCH__
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
+  return y;
+#else
+  // Read as a binary32, what is finite has an exponent that is 112 too small, a subnormal too.
+  const uint32_t magnitude = x.bits & 0x7fffu, sign = (x.bits & 0x8000u) << 16;
+  const uint32_t bits = BitsOf(Mul(FloatOf(magnitude << 13), 0x1p112f));
+  return FloatOf(bits | sign | (magnitude >= 0x7c00 ? 0x7f800000 : 0) | (magnitude > 0x7c00 ? 0x400000 : 0));
+#endif
+}
 
 template <typename T>
 ACCRUE_BODY T FromFloat(float x);
@@ -31,6 +50,29 @@ ACCRUE_BODY Bf16 FromFloat<Bf16>(float x) {
   const bool is_nan = (bits & 0x7fffffff) > 0x7f800000;
   const uint32_t chosen = is_nan ? bits | 0x400000 : bits + 0x7fff + (bits >> 16 & 1);
   return {static_cast<uint16_t>(chosen >> 16)};
+}
+
+// Subnormals included; beyond 65504 infinity. A NaN stays one.
+template <>
+ACCRUE_BODY F16 FromFloat<F16>(float x) {
+#ifdef __CUDA_ARCH__
+  F16 y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+#else
+  const uint32_t bits = BitsOf(x), magnitude = bits & 0x7fffffff;
+  uint32_t half = 0;
+  if (magnitude > 0x7f800000) {
+    half = 0x7e00;
+  } else if (magnitude >= 0x47800000) {
+    half = 0x7c00;
+  } else if (magnitude >= 0x38800000) {
+    half = ((magnitude + 0xfff + (magnitude >> 13 & 1)) >> 13) - (112 << 10);
+  } else {  // the spacing of binary32 from 1/2 on is that of binary16's subnormals
+    half = BitsOf(Add(FloatOf(magnitude), 0.5f)) - 0x3f000000;
+  }
+  return {static_cast<uint16_t>(half | (bits >> 16 & 0x8000))};
+#endif
 }
 
 // e^x within 2 ulp, in the CPU kernels' steps (worker/backend/cpu/simd-inl.h): 0 below 2^-126, infinity above

@@ -47,42 +47,44 @@ ACCRUE_BODY T* RowOf(const Tensor& tensor, int64_t row, int64_t stride) {
   return static_cast<T*>(tensor.data) + row * stride;
 }
 
-// ---- binary32 to bf16
+// ---- binary32 to 16 bits
 
 struct ConvertArgs {
   const float* from;
-  Bf16* to;
+  Tensor to;
   int64_t elements;
 };
 
+template <typename T>
 struct ConvertBody {
   using Args = ConvertArgs;
   using Shared = NoShared;
   static constexpr int kThreads = kElementThreads;
   static constexpr int kPhases = 1;
 
-  static constexpr int kPack = kFullPack<Bf16>;
+  static constexpr int kPack = kFullPack<T>;
 
   ACCRUE_BODY static RowGrid Grid(const Args& args) { return {1, PacksOf<kPack>(args.elements)}; }
   ACCRUE_BODY static int64_t Blocks(const Args& args) { return Grid(args).blocks(); }
 
   template <int kPhase>
   ACCRUE_BODY static void Run(const Args& args, int64_t block, int thread, Shared&) {
+    T* const to = static_cast<T*>(args.to.data);
     ForPack<kPack>(Grid(args).item(block, thread), args.elements,
-                   Row{args.from, args.to, PacksAligned<kPack>(args.from), PacksAligned<kPack>(args.to)});
+                   Row{args.from, to, PacksAligned<kPack>(args.from), PacksAligned<kPack>(to)});
   }
 
  private:
   struct Row {
     const float* from;
-    Bf16* to;
+    T* to;
     bool from_aligned, to_aligned;
     template <int kCount>
     ACCRUE_BODY void Take(int64_t i) const {
       const Pack<float, kCount> in = Load<kCount>(from + i, from_aligned);
-      Pack<Bf16, kCount> out;
+      Pack<T, kCount> out;
       ACCRUE_UNROLL
-      for (int n = 0; n < kCount; ++n) out.at[n] = FromFloat<Bf16>(in.at[n]);
+      for (int n = 0; n < kCount; ++n) out.at[n] = FromFloat<T>(in.at[n]);
       Store<kCount>(to + i, out, to_aligned);
     }
   };

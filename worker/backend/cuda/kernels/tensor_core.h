@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <type_traits>
 
 #include "worker/backend/cuda/kernels/elements.h"
 #include "worker/backend/cuda/kernels/warp.h"
@@ -42,21 +43,36 @@ ACCRUE_BODY void LoadMatrices(Words4& to, const F& row) {
   }
 }
 
-// c += a b
+// c += a b, of elements T: Bf16 or F16.
+template <typename T>
 ACCRUE_BODY void MultiplyAdd(PerLane<float> (&c)[4], const Words4& a, const PerLane<uint32_t>& b0,
                              const PerLane<uint32_t>& b1) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(c[0].value), "+f"(c[1].value), "+f"(c[2].value), "+f"(c[3].value)
-      : "r"(a.at[0].value), "r"(a.at[1].value), "r"(a.at[2].value), "r"(a.at[3].value), "r"(b0.value),
-        "r"(b1.value));
+  if constexpr (std::is_same<T, Bf16>::value) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0].value), "+f"(c[1].value), "+f"(c[2].value), "+f"(c[3].value)
+        : "r"(a.at[0].value), "r"(a.at[1].value), "r"(a.at[2].value), "r"(a.at[3].value), "r"(b0.value),
+          "r"(b1.value));
+  } else {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(c[0].value), "+f"(c[1].value), "+f"(c[2].value), "+f"(c[3].value)
+        : "r"(a.at[0].value), "r"(a.at[1].value), "r"(a.at[2].value), "r"(a.at[3].value), "r"(b0.value),
+          "r"(b1.value));
+  }
 }
 
 // Two elements in a word, the first one low, each rounded to nearest even.
+template <typename T>
 ACCRUE_BODY uint32_t PackPair(float low, float high) {
   uint32_t word;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  if constexpr (std::is_same<T, Bf16>::value) {
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+  }
   return word;
 }
 
@@ -101,8 +117,12 @@ ACCRUE_BODY void LoadMatrices(Words4& to, const F& row) {
   }
 }
 
-ACCRUE_BODY double HalfOf(uint32_t word, int i) { return FloatOf(i == 0 ? word << 16 : word & 0xffff0000); }
+template <typename T>
+ACCRUE_BODY double HalfOf(uint32_t word, int i) {
+  return ToFloat(T{static_cast<uint16_t>(i == 0 ? word : word >> 16)});
+}
 
+template <typename T>
 ACCRUE_BODY void MultiplyAdd(PerLane<float> (&c)[4], const Words4& a, const PerLane<uint32_t>& b0,
                              const PerLane<uint32_t>& b1) {
   double left[16][16], right[16][8];
@@ -110,10 +130,10 @@ ACCRUE_BODY void MultiplyAdd(PerLane<float> (&c)[4], const Words4& a, const PerL
     const int g = lane / 4, t = lane % 4;
     for (int i = 0; i < 2; ++i) {
       for (int word = 0; word < 4; ++word) {
-        left[g + word % 2 * 8][2 * t + i + word / 2 * 8] = HalfOf(a.at[word][lane], i);
+        left[g + word % 2 * 8][2 * t + i + word / 2 * 8] = HalfOf<T>(a.at[word][lane], i);
       }
-      right[2 * t + i][g] = HalfOf(b0[lane], i);
-      right[2 * t + i + 8][g] = HalfOf(b1[lane], i);
+      right[2 * t + i][g] = HalfOf<T>(b0[lane], i);
+      right[2 * t + i + 8][g] = HalfOf<T>(b1[lane], i);
     }
   }
   for (int lane = 0; lane < kLanes; ++lane) {
@@ -126,8 +146,9 @@ ACCRUE_BODY void MultiplyAdd(PerLane<float> (&c)[4], const Words4& a, const PerL
   }
 }
 
+template <typename T>
 ACCRUE_BODY uint32_t PackPair(float low, float high) {
-  return FromFloat<Bf16>(low).bits | static_cast<uint32_t>(FromFloat<Bf16>(high).bits) << 16;
+  return FromFloat<T>(low).bits | static_cast<uint32_t>(FromFloat<T>(high).bits) << 16;
 }
 
 ACCRUE_BODY float Exp2(float x) { return x < -126.0f ? 0.0f : std::exp2(x); }

@@ -1,4 +1,4 @@
-// Products of small matrices in a block's shared memory and a warp's registers: bf16 on tensor cores, binary32 by
+// Products of small matrices in a block's shared memory and a warp's registers: bf16 and fp16 on tensor cores, binary32 by
 // fused multiply-adds in ascending order of what is summed over. A warp computes stripes of 16 rows.
 #pragma once
 
@@ -52,10 +52,10 @@ struct Sums16 {
 ACCRUE_BODY int SumRow(int lane, int i) { return lane / 4 + i / 2 * 8; }
 ACCRUE_BODY int SumColumn(int lane, int n, int i) { return n * 8 + lane % 4 * 2 + i % 2; }
 
-// 16 rows of a tile as the left side of products: bf16 that is kHeld in registers, or read again for each product.
+// 16 rows of a tile as the left side of products: 16-bit elements that are kHeld in registers, or read again for each product.
 template <typename T, int kDepth, bool kHeld>
 struct LeftRows {
-  static constexpr bool kInRegisters = kHeld && std::is_same<T, Bf16>::value;
+  static constexpr bool kInRegisters = kHeld && !std::is_same<T, float>::value;
   const T* elements;  // of the tile
   int first_row;
   Words4 held[kInRegisters ? kDepth / 16 : 1];
@@ -78,9 +78,9 @@ struct LeftRows {
 };
 
 // sums[s] += left[s] right[first .. first + kColumns - 1, :]^T for the stripes s.
-template <int kStripes, bool kHeld, int kRows, int kDepth, int kColumns>
-ACCRUE_BODY void AddTransposedProduct(const LeftRows<Bf16, kDepth, kHeld> (&left)[kStripes],
-                                      const Tile<Bf16, kRows, kDepth>& right, int first,
+template <typename T, int kStripes, bool kHeld, int kRows, int kDepth, int kColumns>
+ACCRUE_BODY void AddTransposedProduct(const LeftRows<T, kDepth, kHeld> (&left)[kStripes],
+                                      const Tile<T, kRows, kDepth>& right, int first,
                                       Sums16<kColumns> (&sums)[kStripes]) {
   ACCRUE_UNROLL
   for (int k = 0; k < kDepth / 16; ++k) {
@@ -98,8 +98,8 @@ ACCRUE_BODY void AddTransposedProduct(const LeftRows<Bf16, kDepth, kHeld> (&left
       ACCRUE_UNROLL
       for (int s = 0; s < kStripes; ++s) {
         const Words4& a = kHeld ? left[s].held[kHeld ? k : 0] : read[s];
-        MultiplyAdd(sums[s].at[2 * n], a, b.at[0], b.at[1]);
-        MultiplyAdd(sums[s].at[2 * n + 1], a, b.at[2], b.at[3]);
+        MultiplyAdd<T>(sums[s].at[2 * n], a, b.at[0], b.at[1]);
+        MultiplyAdd<T>(sums[s].at[2 * n + 1], a, b.at[2], b.at[3]);
       }
     }
   }
@@ -141,7 +141,7 @@ ACCRUE_BODY void AddTransposedProduct(const LeftRows<float, kDepth, kHeld> (&lef
   }
 }
 
-// A warp's own memory for AddProduct: binary32 weights change lanes through it; bf16 ones need none.
+// A warp's own memory for AddProduct: binary32 weights change lanes through it; those of 16 bits need none.
 template <typename T, int kDepth>
 struct WeightScratch {
   static constexpr int kStride = kDepth + 4;
@@ -149,9 +149,9 @@ struct WeightScratch {
 };
 
 // sums[s] += weights[s] right[first .. first + kDepth - 1, :], weights rounded to T.
-template <int kStripes, int kRows, int kDepth, int kColumns>
-ACCRUE_BODY void AddProduct(const Sums16<kDepth> (&weights)[kStripes], const Tile<Bf16, kRows, kColumns>& right,
-                            int first, Sums16<kColumns> (&sums)[kStripes], WeightScratch<Bf16, kDepth>&) {
+template <typename T, int kStripes, int kRows, int kDepth, int kColumns>
+ACCRUE_BODY void AddProduct(const Sums16<kDepth> (&weights)[kStripes], const Tile<T, kRows, kColumns>& right, int first,
+                            Sums16<kColumns> (&sums)[kStripes], WeightScratch<T, kDepth>&) {
   ACCRUE_UNROLL
   for (int k = 0; k < kDepth / 16; ++k) {
     Words4 a[kStripes];
@@ -161,7 +161,7 @@ ACCRUE_BODY void AddProduct(const Sums16<kDepth> (&weights)[kStripes], const Til
       for (int word = 0; word < 4; ++word) {
         const auto& block = weights[s].at[2 * k + word / 2];
         ForLanes([&](int lane) {
-          a[s].at[word][lane] = PackPair(block[word % 2 * 2][lane], block[word % 2 * 2 + 1][lane]);
+          a[s].at[word][lane] = PackPair<T>(block[word % 2 * 2][lane], block[word % 2 * 2 + 1][lane]);
         });
       }
     }
@@ -173,8 +173,8 @@ ACCRUE_BODY void AddProduct(const Sums16<kDepth> (&weights)[kStripes], const Til
       });
       ACCRUE_UNROLL
       for (int s = 0; s < kStripes; ++s) {
-        MultiplyAdd(sums[s].at[2 * n], a[s], b.at[0], b.at[1]);
-        MultiplyAdd(sums[s].at[2 * n + 1], a[s], b.at[2], b.at[3]);
+        MultiplyAdd<T>(sums[s].at[2 * n], a[s], b.at[0], b.at[1]);
+        MultiplyAdd<T>(sums[s].at[2 * n + 1], a[s], b.at[2], b.at[3]);
       }
     }
   }
