@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
 #include "common/check.h"
 #include "tests/worker/runner_testing.h"
@@ -112,6 +113,52 @@ TEST_F(PreparerTest, Prepare_WhileAnotherIsBeingFormed_TakesItsPlace) {
   EXPECT_THAT(preparer->Take("ahead", 0, 1), NotNull());
   preparer->Stop();
   EXPECT_TRUE(first_answers_.empty());  // of the former nothing is said
+}
+
+// Meets nobody: its Meet is under way until it is aborted, which it notes.
+class LonelyFactory : public CollectiveFactory {
+ public:
+  absl::StatusOr<std::unique_ptr<Communicator>> Create(const std::string&, int, int, int64_t) override {
+    return absl::InternalError("not ahead");
+  }
+  absl::StatusOr<std::unique_ptr<Communicator>> CreateAhead(const std::string&, int rank, int size, int64_t) override {
+    return std::make_unique<Lonely>(*this, rank, size);
+  }
+  absl::Notification meets, aborted;
+
+ private:
+  class Lonely : public Communicator {
+   public:
+    Lonely(LonelyFactory& factory, int rank, int size) : factory_(factory), rank_(rank), size_(size) {}
+    int rank() const override { return rank_; }
+    int size() const override { return size_; }
+    absl::Status Meet() override {
+      if (size_ == 1) return absl::OkStatus();
+      factory_.meets.Notify();
+      EXPECT_TRUE(factory_.aborted.WaitForNotificationWithTimeout(absl::Seconds(10)));
+      return absl::AbortedError("alone");
+    }
+    absl::Status AllReduce(const int64_t*, int64_t*, int64_t) override { return absl::OkStatus(); }
+    absl::Status AllReduce(const float*, float*, int64_t) override { return absl::OkStatus(); }
+    absl::Status Broadcast(void*, size_t, int) override { return absl::OkStatus(); }
+    void Abort() override { factory_.aborted.Notify(); }
+
+   private:
+    LonelyFactory& factory_;
+    const int rank_, size_;
+  };
+};
+
+TEST(PreparerMeeting, AnotherOrder_EndsIt) {
+  LonelyFactory factory;
+  Answers answers;
+  Preparer preparer(factory, 20'000, nullptr, answers.Taker());
+  preparer.Prepare(Order("nobody comes", 5, {5, 8}));
+  factory.meets.WaitForNotification();
+  preparer.Prepare(Order("ahead", 5, {5}));
+  EXPECT_EQ(answers.Next().communicator(), "ahead");
+  preparer.Stop();
+  EXPECT_TRUE(answers.empty());
 }
 
 TEST_F(PreparerTest, GiveUp_AfterItIsFormed_NothingIsThere) {
