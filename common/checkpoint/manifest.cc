@@ -93,6 +93,9 @@ class FieldReader {
     const Json* field = Field(name, "a string", [](const Json& f) { return f.is_string(); });
     return field == nullptr ? "" : field->get<std::string>();
   }
+  std::string StringIfThere(const char* name) {
+    return object_.is_object() && object_.contains(name) ? String(name) : "";
+  }
   int64_t Integer(const char* name) {
     const Json* field = Field(name, "a whole number", [](const Json& f) { return IsInteger(f); });
     return field == nullptr ? 0 : field->get<int64_t>();
@@ -140,6 +143,8 @@ absl::StatusOr<CheckpointManifest> FromJson(const Json& json) {
   manifest.optimizer = reader.String("optimizer");
   manifest.digest = reader.String("digest");
   manifest.loss_json = reader.String("loss_json");
+  manifest.numeric_class = reader.StringIfThere("numeric_class");
+  manifest.mixed = reader.StringIfThere("mixed");
   for (const Json& exponent : reader.List("exponents")) {
     if (!FieldReader::IsInteger(exponent)) reader.Fail("exponents", "whole numbers");
     if (!reader.status().ok()) break;
@@ -169,7 +174,7 @@ Json ToJson(const CheckpointManifest& manifest) {
   for (const CheckpointFileInfo& file : manifest.files) {
     files.push_back({{"name", file.name}, {"size_bytes", file.size_bytes}, {"xxh3_128", file.xxh3_128}});
   }
-  return {{"format_version", manifest.format_version},
+  Json json = {{"format_version", manifest.format_version},
           {"job_name", manifest.job_name},
           {"spec_hash", manifest.spec_hash},
           {"spec_json", manifest.spec_json},
@@ -182,6 +187,9 @@ Json ToJson(const CheckpointManifest& manifest) {
           {"tensors", manifest.tensors},
           {"files", std::move(files)},
           {"loss_json", manifest.loss_json}};
+  if (!manifest.numeric_class.empty()) json["numeric_class"] = manifest.numeric_class;
+  if (!manifest.mixed.empty()) json["mixed"] = manifest.mixed;
+  return json;
 }
 
 // Deep nesting would exhaust the stack of whoever walks the parsed text.

@@ -55,6 +55,8 @@ void Machine::CommitCheckpoint(Job& job) {
   checkpoint.steps = job.steps;
   checkpoint.digest = job.digest;
   checkpoint.exponents = job.exponents;
+  checkpoint.numeric_class = job.numeric_class;
+  checkpoint.mixed = job.mixed;
 }
 
 // Of the state that the members hold, between a commit and the next seal.
@@ -106,6 +108,8 @@ bool Machine::FinishShards(Job& job) {
   finish.timeline = job.timeline;
   finish.digest = checkpoint.digest;
   finish.exponents = checkpoint.exponents;
+  finish.numeric_class = checkpoint.numeric_class;
+  finish.mixed = checkpoint.mixed;
   for (const std::vector<CheckpointFile>& shard : checkpoint.files) {
     finish.files.insert(finish.files.end(), shard.begin(), shard.end());
   }
@@ -129,6 +133,7 @@ void Machine::OnCheckpointFinished(const CheckpointFinished& event) {
   job->origin.steps = checkpoint.steps;
   job->origin.digest = checkpoint.digest;
   job->origin.exponents = checkpoint.exponents;
+  job->origin.computed_in = checkpoint.numeric_class;
   // No window before it is ever computed again.
   job->recorded.erase(job->recorded.begin(), job->recorded.lower_bound(checkpoint.name.window));
   job->evaluated.erase(job->evaluated.begin(), job->evaluated.lower_bound(checkpoint.name.window));

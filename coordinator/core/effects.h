@@ -164,7 +164,7 @@ struct PersistPosition {
   std::vector<int> exponents;  // of the next window
   std::string parameter_hash;
 };
-// When the members are fixed.
+// When the members are fixed, and when one of another numeric class is let in.
 struct PersistLayout {
   JobId job;
   Layout layout;
@@ -198,6 +198,7 @@ struct FinishCheckpoint {
   Timeline timeline;
   std::string digest;
   std::vector<int> exponents;
+  std::string numeric_class, mixed;  // as in Layout, of this state
   std::vector<CheckpointFile> files;
 };
 // Members stop waiting for each other under this name.

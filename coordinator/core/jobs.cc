@@ -23,6 +23,8 @@ void Machine::OnJobSubmitted(const JobSubmitted& event) {
   job.steps = event.start.steps;
   job.digest = event.start.digest;
   job.exponents = event.start.exponents;
+  job.numeric_class = event.start.numeric_class;
+  job.mixed = event.start.mixed;
   job.recorded = std::exchange(job.origin.recorded, {});
   job.evaluated = std::exchange(job.origin.evaluated, {});
   if (!job.evaluated.empty()) job.validation_loss = job.evaluated.rbegin()->second;

@@ -51,18 +51,20 @@ struct JobConfig {
   int64_t max_workers = 1;
   bool exact = true;
   bool bf16 = false;  // the precision; else fp32
+  bool mixed_classes = false;  // workers of another numeric class are let in, and the job marked
   bool closed_fleet = false;  // once all workers that are there have refused the job, it has failed
   double audit_fraction = 0;  // of the units, computed twice (audits.h); 0 unless exact
   uint64_t seed = 0;          // keys which
   ScheduleConfig schedule;
 };
 
-// What all workers of a job agree on; the first that loads it says.
+// What all workers of a job agree on (where it is not mixed, of the class too); the first that loads it says.
 struct Layout {
   std::string numeric_class;
   std::vector<std::string> tensors;  // their names, in order
   std::vector<int64_t> tensor_elements;
   int64_t buckets = 0;
+  std::string mixed;  // why the windows are not of that class alone; empty: they are
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
@@ -88,6 +90,9 @@ struct StartPoint {
   int64_t steps = 0;
   std::string digest;
   std::vector<int> exponents;
+  std::string computed_in;    // the numeric class that this state was computed in; empty: not known
+  std::string mixed;          // why it is not of that class alone; empty: it is
+  std::string numeric_class;  // that the job is pinned to from before; empty: its first worker's
   Timeline timeline;  // of what is computed from here; above every one that the journal knows
   // Digests of windows that are committed in the journal beyond `window`, by the window's number. They are
   // computed again, must come out the same, and are not reported a second time.
@@ -191,7 +196,7 @@ struct WindowRecord {
 // One entry of the ledger: every decision with its reason.
 struct LedgerEntry {
   std::string kind;  // submitted, worker, epoch, plan, move, seal, replay, skip, abort, differs, sync, commit, evaluation,
-                     // checkpoint, state
+                     // checkpoint, state, mixed
   Timeline timeline;
   Epoch epoch;
   Window window;

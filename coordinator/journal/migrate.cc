@@ -28,6 +28,10 @@ absl::Status From2To3(Database& database) {
   return AddColumn(database, "positions", "parameter_hash", "TEXT NOT NULL DEFAULT ''");
 }
 
+absl::Status From3To4(Database& database) {
+  return AddColumn(database, "layouts", "mixed", "TEXT NOT NULL DEFAULT ''");
+}
+
 }  // namespace
 
 absl::Status CheckSchemaVersion(int64_t version) {
@@ -46,6 +50,7 @@ absl::Status CheckSchemaVersion(int64_t version) {
 absl::Status MigrateSchema(Database& database, int64_t version) {
   if (version == 1) ACCRUE_RETURN_IF_ERROR(From1To2(database));
   if (version == 2) ACCRUE_RETURN_IF_ERROR(From2To3(database));
+  if (version == 2 || version == 3) ACCRUE_RETURN_IF_ERROR(From3To4(database));
   ACCRUE_RETURN_IF_ERROR(database.Execute(kSchema));
   return database.Execute(absl::StrCat("PRAGMA user_version = ", kSchemaVersion).c_str());
 }

@@ -106,6 +106,8 @@ absl::StatusOr<core::StartPoint> ReadCheckpoint(FileSystem& file_system, const C
   start.steps = manifest.steps;
   start.digest = manifest.digest;
   start.exponents = manifest.exponents;
+  start.computed_in = manifest.numeric_class;
+  start.mixed = manifest.mixed;
   start.timeline = Timeline(manifest.timeline).Next();
   return start;
 }

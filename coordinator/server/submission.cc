@@ -115,6 +115,7 @@ core::JobConfig ConfigOf(const v1::ResolvedJob& job, int64_t until_window) {
   config.max_workers = spec.workers().max();
   config.exact = spec.accumulation().mode() != "fast";
   config.bf16 = spec.precision() == "bf16";
+  config.mixed_classes = spec.workers().mixed();
   config.closed_fleet = job.closed_fleet();
   config.audit_fraction = spec.audit().fraction();
   config.seed = spec.seed();

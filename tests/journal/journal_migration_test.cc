@@ -158,11 +158,27 @@ TEST_F(MigrationTest, Open_Version2_KnowsWhatMembersHold) {
     ASSERT_TRUE(journal->Record({core::PersistLayout{"j", {"cpu", {"w"}, {10}, 1}}, position, epoch}, 1).ok());
   }
   const auto fresh = Layout();
-  Execute("ALTER TABLE positions DROP COLUMN parameter_hash; PRAGMA user_version = 2");
+  Execute("ALTER TABLE positions DROP COLUMN parameter_hash; ALTER TABLE layouts DROP COLUMN mixed;"
+          "PRAGMA user_version = 2");
   const auto live = Open().journal->Live("j");
   ASSERT_TRUE(live.ok() && live->has_value()) << live.status();
   EXPECT_EQ((*live)->digest, "d0");
   EXPECT_EQ((*live)->parameter_hash, "");
+  EXPECT_EQ(Layout(), fresh);
+}
+
+TEST_F(MigrationTest, Open_Version3_ItsJobsAreOfOneClass) {
+  {
+    auto journal = Open().journal;
+    ASSERT_TRUE(journal->AddJob(MakeJob("j")).ok());
+    ASSERT_TRUE(journal->Record({core::PersistLayout{"j", {"cpu", {"w"}, {10}, 1}}}, 1).ok());
+  }
+  const auto fresh = Layout();
+  Execute("ALTER TABLE layouts DROP COLUMN mixed; PRAGMA user_version = 3");
+  const auto layout = Open().journal->LayoutOf("j");
+  ASSERT_TRUE(layout.ok() && layout->has_value()) << layout.status();
+  EXPECT_EQ((*layout)->numeric_class, "cpu");
+  EXPECT_EQ((*layout)->mixed, "");
   EXPECT_EQ(Layout(), fresh);
 }
 
@@ -192,10 +208,10 @@ TEST_F(MigrationTest, Fresh_TablesAreThoseOfTheVersion) {
   std::map<std::string, size_t> columns;
   for (const auto& [table, names] : layout) columns[table] = names.size();
   columns.erase("user_version");
-  const std::map<std::string, size_t> version_3 = {
+  const std::map<std::string, size_t> version_4 = {
       {"attempts", 4},  {"checkpoints", 4}, {"commits", 20}, {"epochs", 5},    {"evaluations", 5}, {"exponents", 2},
-      {"file_hashes", 4}, {"jobs", 11},     {"layouts", 5},  {"ledger", 11},   {"meta", 2},        {"positions", 8}};
-  EXPECT_EQ(columns, version_3);
+      {"file_hashes", 4}, {"jobs", 11},     {"layouts", 6},  {"ledger", 11},   {"meta", 2},        {"positions", 8}};
+  EXPECT_EQ(columns, version_4);
 }
 
 }  // namespace
