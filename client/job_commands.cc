@@ -66,7 +66,8 @@ std::string DescribeStatus(const v1::JobStatus& status, int64_t now_unix_ns) {
   if (status.parameters() > 0) add("parameters", FormatParameters(status.parameters()));
   add("workers", FormatCount(status.workers()));
   if (status.synthetic()) add("synthetic", "yes: nothing is learnt");
-  add("reproducible", status.reproducible() ? "yes" : "no");
+  const std::string why = Printable(status.irreproducible_reason());
+  add("reproducible", status.reproducible() ? "yes" : why.empty() ? "no" : absl::StrCat("no: ", why));
   if (!status.digest().empty()) add("digest", status.digest());
   add("replays", FormatCount(status.restarts_of_windows()));
   add("skipped", FormatCount(status.windows_skipped()));

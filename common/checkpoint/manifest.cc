@@ -97,6 +97,9 @@ class FieldReader {
     const Json* field = Field(name, "a string", [](const Json& f) { return f.is_string(); });
     return field == nullptr ? "" : field->get<std::string>();
   }
+  std::string StringIfThere(const char* name) {
+    return object_.is_object() && object_.contains(name) ? String(name) : "";
+  }
   int64_t Integer(const char* name) {
     const Json* field = Field(name, "a whole number", [](const Json& f) { return IsInteger(f); });
     return field == nullptr ? 0 : field->get<int64_t>();
@@ -144,6 +147,8 @@ absl::StatusOr<CheckpointManifest> FromJson(const Json& json) {
   manifest.optimizer = reader.String("optimizer");
   manifest.digest = reader.String("digest");
   manifest.loss_json = reader.String("loss_json");
+  manifest.numeric_class = reader.StringIfThere("numeric_class");
+  manifest.mixed = reader.StringIfThere("mixed");
   for (const Json& exponent : reader.List("exponents")) {
     if (!FieldReader::IsInteger(exponent)) reader.Fail("exponents", "whole numbers");
     if (!reader.status().ok()) break;
@@ -197,6 +202,8 @@ Json ToJson(const CheckpointManifest& manifest) {
     json["loss_scale"] = {{"exponent", manifest.loss_scale->exponent},
                           {"good_windows", manifest.loss_scale->good_windows}};
   }
+  if (!manifest.numeric_class.empty()) json["numeric_class"] = manifest.numeric_class;
+  if (!manifest.mixed.empty()) json["mixed"] = manifest.mixed;
   return json;
 }
 

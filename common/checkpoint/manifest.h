@@ -43,6 +43,8 @@ struct CheckpointManifest {
   std::vector<std::string> tensors;
   std::vector<CheckpointFileInfo> files;
   std::string loss_json;  // the window's record, for people
+  std::string numeric_class;  // that the state was computed in; empty: not known
+  std::string mixed;          // why not in that one alone; empty: it was
 };
 
 // Atomically and durably. INVALID_ARGUMENT for a manifest that contradicts itself; the file system's errors.

@@ -128,6 +128,7 @@ std::optional<Machine::Accusation> Machine::ReviewAudit(Job& job, WindowRun& run
                       DetailOf(run.number, unit, audit)};
   }
   const Incarnation holder = run.leases.HolderOf(unit);
+  KeepComparable(job, audit, holder);
   if (holder == Incarnation()) {
     // Free, and looked at again when it is leased; or in buckets that are final, and settled before they were
     // sealed.
@@ -150,13 +151,27 @@ std::optional<Machine::Accusation> Machine::ReviewAudit(Job& job, WindowRun& run
     if (audit.waived || (!AskAnother(job, run, unit, round) && !below_least)) {
       audit.waived = true;
       run.audits.Settle(unit);
-      if (!std::exchange(job.audits_wait, true)) {
+      if (job.members.size() > 1 && !job.mixed.empty()) {
+        if (!std::exchange(job.audits_lack_class, true)) {
+          RecordAudit(job, absl::StrCat("units of ", NameOf(holder), " are not checked: no other worker is of its numeric class"),
+                      holder, "");
+        }
+      } else if (!std::exchange(job.audits_wait, true)) {
         RecordAudit(job, "audits wait for a second worker; until then no unit is checked", Incarnation(), "");
       }
     }
     return std::nullopt;
   }
   return below_least ? std::nullopt : AskForDecision(job, run, unit, camps, round);
+}
+
+// Workers of different numeric classes may differ without anybody being wrong: in a mixed job only those words stay
+// that are of the holder's class. Of what class a worker was that is gone is not known.
+void Machine::KeepComparable(const Job& job, Audit& audit, Incarnation holder) const {
+  if (holder == Incarnation()) return;
+  std::erase_if(audit.words, [&](const auto& entry) {
+    return entry.first != holder && !SameClass(job, entry.first, holder);
+  });
 }
 
 // Two say the same: whoever says otherwise is wrong.
@@ -233,7 +248,8 @@ bool Machine::ParametersAreRight(const Job& job, const WindowRun& run) const {
   });
 }
 
-// The member that has not said anything of the unit and is done first; one that stays if there is one.
+// The member of the holder's numeric class that has not said anything of the unit and is done first; one that stays if
+// there is one.
 bool Machine::AskAnother(const Job& job, WindowRun& run, int64_t unit, AuditRound& round) {
   if (round.candidates.empty()) {
     std::map<Incarnation, int64_t> audits;
@@ -252,7 +268,8 @@ bool Machine::AskAnother(const Job& job, WindowRun& run, int64_t unit, AuditRoun
   const Incarnation holder = run.leases.HolderOf(unit);
   const auto found =
       std::find_if(round.candidates.begin(), round.candidates.end(), [&](const auto& candidate) {
-        return candidate.worker != holder && audit.words.count(candidate.worker) == 0;
+        return candidate.worker != holder && audit.words.count(candidate.worker) == 0 &&
+               SameClass(job, candidate.worker, holder);
       });
   if (found == round.candidates.end()) return false;
   AuditRound::Candidate asked = *found;

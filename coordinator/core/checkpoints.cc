@@ -56,6 +56,8 @@ void Machine::CommitCheckpoint(Job& job) {
   checkpoint.digest = job.digest;
   checkpoint.exponents = job.exponents;
   checkpoint.loss_scale = job.loss_scale;
+  checkpoint.numeric_class = job.numeric_class;
+  checkpoint.mixed = job.mixed;
 }
 
 // Of the state that the members hold, between a commit and the next seal.
@@ -108,6 +110,8 @@ bool Machine::FinishShards(Job& job) {
   finish.digest = checkpoint.digest;
   finish.exponents = checkpoint.exponents;
   finish.loss_scale = checkpoint.loss_scale;
+  finish.numeric_class = checkpoint.numeric_class;
+  finish.mixed = checkpoint.mixed;
   for (const std::vector<CheckpointFile>& shard : checkpoint.files) {
     finish.files.insert(finish.files.end(), shard.begin(), shard.end());
   }
@@ -132,6 +136,7 @@ void Machine::OnCheckpointFinished(const CheckpointFinished& event) {
   job->origin.digest = checkpoint.digest;
   job->origin.exponents = checkpoint.exponents;
   job->origin.loss_scale = checkpoint.loss_scale;
+  job->origin.computed_in = checkpoint.numeric_class;
   // No window before it is ever computed again.
   job->recorded.erase(job->recorded.begin(), job->recorded.lower_bound(checkpoint.name.window));
   job->evaluated.erase(job->evaluated.begin(), job->evaluated.lower_bound(checkpoint.name.window));

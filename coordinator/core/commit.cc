@@ -57,8 +57,8 @@ bool Machine::TryCommit(Job& job) {
   }
   const std::string digest = std::get<0>(winner->first);
   const auto recorded = job.recorded.find(job.current->number);
-  // Fast accumulation does not promise it.
-  if (job.config.exact && recorded != job.recorded.end() && recorded->second != digest) {
+  // Neither fast accumulation nor a mixture of numeric classes promises it.
+  if (job.Repeatable() && recorded != job.recorded.end() && recorded->second != digest) {
     EndJob(job, JobState::kFailed,
            absl::StrCat("window ", job.current->number, ", computed again, has digest ", digest,
                         "; recorded was ", recorded->second));

@@ -55,6 +55,7 @@ JobView Machine::View(const Job& job) const {
   view.timeline = job.timeline;
   view.replays = job.replays;
   view.windows_skipped = job.windows_skipped;
+  view.mixed = job.mixed;
   if (!job.origin.checkpoint_directory.empty()) view.checkpoint = job.origin.window;
   return view;
 }

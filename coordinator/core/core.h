@@ -69,6 +69,7 @@ struct JobView {
   Timeline timeline;
   int64_t replays = 0;
   int64_t windows_skipped = 0;
+  std::string mixed;  // why its windows are not of one numeric class; empty: they are
   std::optional<Window> checkpoint;  // newest verified
 };
 

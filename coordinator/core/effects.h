@@ -168,7 +168,7 @@ struct PersistPosition {
   std::string parameter_hash;
   std::optional<LossScale> loss_scale;  // of the next window
 };
-// When the members are fixed.
+// When the members are fixed, and when one of another numeric class is let in.
 struct PersistLayout {
   JobId job;
   Layout layout;
@@ -202,6 +202,7 @@ struct FinishCheckpoint {
   Timeline timeline;
   std::string digest;
   std::vector<int> exponents;
+  std::string numeric_class, mixed;  // as in Layout, of this state
   std::vector<CheckpointFile> files;
   std::optional<LossScale> loss_scale;
 };

@@ -28,6 +28,8 @@ void Machine::OnJobSubmitted(const JobSubmitted& event) {
   if (!config.loss_scale) job.origin.loss_scale.reset();
   else if (!job.origin.loss_scale) job.origin.loss_scale = FirstLossScale(*config.loss_scale);
   job.loss_scale = job.origin.loss_scale;
+  job.numeric_class = event.start.numeric_class;
+  job.mixed = event.start.mixed;
   job.recorded = std::exchange(job.origin.recorded, {});
   job.evaluated = std::exchange(job.origin.evaluated, {});
   if (!job.evaluated.empty()) job.validation_loss = job.evaluated.rbegin()->second;

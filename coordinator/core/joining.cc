@@ -110,7 +110,7 @@ bool Machine::StartRunning(Job& job) {
   }
   for (Incarnation member : members) SetRole(job, workers_.at(member), Role::kMember);
   job.min_loaded_at_ns = -1;
-  Persist(job, PersistLayout{job.config.id, {job.numeric_class, job.tensors, job.tensor_elements, job.buckets}});
+  PersistLayoutOf(job);
   PersistPositionOf(job);
   SetMembers(job, members, absl::StrCat("start at window ", job.committed));
   SetState(job, JobState::kRunning, "");

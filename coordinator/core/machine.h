@@ -4,7 +4,7 @@
 // order, until nothing is left to do. So a decision depends on the facts and not on the order in which they
 // came in.
 //
-// One file an idea: jobs.cc, members.cc, joining.cc, copying.cc, preparing.cc, planning.cc, balance.cc, overdue.cc, reports.cc,
+// One file an idea: jobs.cc, members.cc, classes.cc, joining.cc, copying.cc, preparing.cc, planning.cc, balance.cc, overdue.cc, reports.cc,
 // audit.cc, seal.cc, commit.cc, recovery.cc, restore.cc, evaluation.cc, checkpoints.cc; machine.cc has what they share.
 #pragma once
 
@@ -106,6 +106,7 @@ struct Checkpoint {
   std::string digest;
   std::vector<int> exponents;
   std::optional<LossScale> loss_scale;
+  std::string numeric_class, mixed;
   bool finishing = false;  // FinishCheckpoint is on the way
 };
 
@@ -131,6 +132,7 @@ struct Job {
 
   // Of every worker of the job; set by the first one.
   std::string numeric_class;
+  std::string mixed;  // why not of every worker; empty: of all that were ever members
   std::vector<std::string> tensors;
   std::vector<int64_t> tensor_elements;
   int64_t parameters = 0;
@@ -183,6 +185,7 @@ struct Job {
   bool checkpoint_owed = false;  // one was lost: the next seal orders it
   int failed_checkpoints = 0;    // in a row
   bool audits_wait = false;      // for a second worker; the ledger says so
+  bool audits_lack_class = false;  // some worker has no second one of its class; the ledger says so
   bool pause_requested = false;
   std::optional<Restoring> restoring;  // then there are no members
   bool going_back = false;             // no holder of the state is left; restarts from `origin`
@@ -190,6 +193,8 @@ struct Job {
 
   std::vector<LedgerEntry> notes;  // decisions that go with the next durable record
 
+  // Whether a window that is computed again must come out the same.
+  bool Repeatable() const { return config.exact && mixed.empty(); }
   // Windows after which the job stops.
   int64_t EndWindow() const;
   bool Terminal() const;
@@ -272,6 +277,12 @@ class Machine {
   void SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason,
                   const std::string& prepared_communicator = "");
   bool ReleaseLeavers(Job& job);
+
+  // ---- classes.cc ----
+  std::string WhyClassRefused(const Job& job, const std::string& numeric_class) const;
+  void NoteClasses(Job& job, const std::vector<Incarnation>& members);
+  bool SameClass(const Job& job, Incarnation a, Incarnation b) const;
+  void PersistLayoutOf(Job& job);
 
   // ---- joining.cc ----
   void OnJobLoaded(const JobLoaded& event);
@@ -365,6 +376,7 @@ class Machine {
   void OnAuditReported(Job& job, WindowRun& run, const UnitsReported& event);
   bool AuditUnits(Job& job);
   std::optional<Accusation> ReviewAudit(Job& job, WindowRun& run, int64_t unit, AuditRound& round);
+  void KeepComparable(const Job& job, Audit& audit, Incarnation holder) const;
   std::optional<Accusation> SettleAudit(Job& job, WindowRun& run, int64_t unit,
                                         const std::vector<Audit::Camp>& camps);
   std::optional<Accusation> AskForDecision(Job& job, WindowRun& run, int64_t unit,

@@ -80,12 +80,10 @@ void Machine::MatchIdleWorkers() {
         continue;
       }
       if (job->numeric_class.empty()) job->numeric_class = numeric_class;
-      if (numeric_class != job->numeric_class) {
+      if (const std::string refusal = WhyClassRefused(*job, numeric_class); !refusal.empty()) {
         worker.unfit_for.insert(job->config.id);
-        job->last_refusal =
-            absl::StrCat(NameOf(incarnation), " is of numeric class ", numeric_class, ", the job is computed in ", job->numeric_class);
-        Record(*job, "worker", absl::StrCat(job->last_refusal, ": equal bits need equal classes"),
-               incarnation);
+        job->last_refusal = absl::StrCat(NameOf(incarnation), " ", refusal);
+        Record(*job, "worker", job->last_refusal, incarnation);
         continue;
       }
       Assign(*job, worker);
@@ -196,6 +194,7 @@ void Machine::Detach(Job& job, Incarnation incarnation, const std::string& reaso
   // What the first worker fixed holds only as long as there is a result to agree with.
   if (job.attached.empty() && job.recorded.empty() && job.origin.checkpoint_directory.empty() && !job.restoring) {
     job.numeric_class.clear();
+    job.mixed.clear();
     job.tensor_elements.clear();
     job.origin.digest.clear();
     job.origin.exponents.clear();
@@ -247,6 +246,7 @@ void Machine::RaiseEpoch(Job& job) {
 void Machine::SetMembers(Job& job, std::vector<Incarnation> members, const std::string& reason,
                          const std::string& prepared_communicator) {
   CancelPreparation(job);  // it was for other members than there will be
+  NoteClasses(job, members);
   if (!job.communicator.empty() && members != job.members) {
     effects_.push_back(GiveUpCommunicator{job.communicator});
   }

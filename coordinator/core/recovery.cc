@@ -125,11 +125,13 @@ void Machine::CompareWithLost(Job& job, WindowRun& run, Incarnation from, int64_
   if (node.empty()) return;
   const std::string difference = Difference(node.mapped().report, run.reports[static_cast<size_t>(unit)]);
   if (difference.empty()) return;
+  // Workers of different classes may well differ; but of two results one must count in every bucket.
+  if (!job.mixed.empty() && run.FinalBuckets() == 0) return;
   const std::string what = absl::StrCat("unit ", unit, " of window ", run.number, " differs when computed again: ",
                                         node.mapped().worker, " and ", NameOf(from), " report ", difference);
   Record(job, "differs", absl::StrCat(what, "; the first is gone, and does not count"), from);
   // Where somebody is left to ask, the window does not take the other at its word either.
-  if (job.members.size() > 1 && !run.audits.Has(unit)) {
+  if (job.mixed.empty() && job.members.size() > 1 && !run.audits.Has(unit)) {
     run.audits.Add(unit, "it came out differently when it was computed again");
     run.audits.Hear(node.mapped().incarnation, node.mapped().report);
     run.audits.Hear(from, run.reports[static_cast<size_t>(unit)]);

@@ -55,6 +55,7 @@ void Machine::BeginRestoring(Job& job) {
   job.exponents = live.exponents;
   job.loss_scale = live.loss_scale;
   job.numeric_class = live.layout.numeric_class;
+  job.mixed = live.layout.mixed;
   job.tensors = live.layout.tensors;
   job.tensor_elements = live.layout.tensor_elements;
   job.buckets = live.layout.buckets;
@@ -92,12 +93,8 @@ void Machine::OnWorkerResumed(const WorkerJoined& event) {
   worker.job = job.config.id;
   job.attached.insert(incarnation);
   SetRole(job, worker, Role::kResumed);
-  const std::string& numeric_class = event.ClassFor(job.config);
-  if (numeric_class != job.origin.live->layout.numeric_class) {
-    ExpelWorker(incarnation,
-                absl::StrCat("it is of numeric class ", numeric_class, ", its job is computed in ",
-                             job.origin.live->layout.numeric_class),
-                /*rejoin=*/true);
+  if (const std::string refusal = WhyClassRefused(job, event.ClassFor(job.config)); !refusal.empty()) {
+    ExpelWorker(incarnation, absl::StrCat("it ", refusal), /*rejoin=*/true);
   }
 }
 
@@ -329,7 +326,7 @@ void Machine::AdoptWindow(Job& job, Holders level) {
   Note(job, "restore",
        absl::StrCat(run.leases.done(), " of the ", Counted(run.leases.size(), "unit"), " of window ", job.committed,
                     " ", IsOrAre(run.leases.done()), " kept"));
-  if (!job.config.exact) {  // another step may come out differently
+  if (!job.Repeatable()) {  // another step may come out differently
     job.evaluated.erase(job.evaluated.upper_bound(job.committed), job.evaluated.end());
   }
   const bool evaluate = EvaluationDue(job, job.committed);

@@ -54,18 +54,20 @@ struct JobConfig {
   bool exact = true;
   Precision precision = Precision::kFp32;
   std::optional<LossScaleConfig> loss_scale;  // of fp16, and of nothing else
+  bool mixed_classes = false;  // workers of another numeric class are let in, and the job marked
   bool closed_fleet = false;  // once all workers that are there have refused the job, it has failed
   double audit_fraction = 0;  // of the units, computed twice (audits.h); 0 unless exact
   uint64_t seed = 0;          // keys which
   ScheduleConfig schedule;
 };
 
-// What all workers of a job agree on; the first that loads it says.
+// What all workers of a job agree on (where it is not mixed, of the class too); the first that loads it says.
 struct Layout {
   std::string numeric_class;
   std::vector<std::string> tensors;  // their names, in order
   std::vector<int64_t> tensor_elements;
   int64_t buckets = 0;
+  std::string mixed;  // why the windows are not of that class alone; empty: they are
   friend bool operator==(const Layout&, const Layout&) = default;
 };
 
@@ -93,6 +95,9 @@ struct StartPoint {
   std::string digest;
   std::vector<int> exponents;
   std::optional<LossScale> loss_scale;  // of the next window; without one, the job's first
+  std::string computed_in;    // the numeric class that this state was computed in; empty: not known
+  std::string mixed;          // why it is not of that class alone; empty: it is
+  std::string numeric_class;  // that the job is pinned to from before; empty: its first worker's
   Timeline timeline;  // of what is computed from here; above every one that the journal knows
   // Digests of windows that are committed in the journal beyond `window`, by the window's number. They are
   // computed again, must come out the same, and are not reported a second time.
@@ -197,7 +202,7 @@ struct WindowRecord {
 // One entry of the ledger: every decision with its reason.
 struct LedgerEntry {
   std::string kind;  // submitted, worker, epoch, plan, move, seal, replay, skip, loss_scale, abort, differs, sync, commit,
-                     // evaluation, checkpoint, state
+                     // evaluation, checkpoint, state, mixed
   Timeline timeline;
   Epoch epoch;
   Window window;

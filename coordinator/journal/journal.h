@@ -96,6 +96,8 @@ class Journal {
   virtual absl::StatusOr<std::optional<CommitRecord>> LastCommit(const JobId& job) = 0;
   // Who held what when the last coordinator ended; nothing where no member of the present timeline is on record.
   virtual absl::StatusOr<std::optional<core::LiveState>> Live(const JobId& job) = 0;
+  // What the job's members last agreed on; nothing before there were any.
+  virtual absl::StatusOr<std::optional<core::Layout>> LayoutOf(const JobId& job) = 0;
   // What a former timeline committed for this window; empty without one.
   virtual absl::StatusOr<std::string> SupersededDigest(const JobId& job, Window window) = 0;
   virtual absl::StatusOr<std::vector<EvaluationRecord>> Evaluations(const JobId& job, Window first_window) = 0;

@@ -30,7 +30,8 @@ absl::Status From2To3(Database& database) {
 
 absl::Status From3To4(Database& database) {
   ACCRUE_RETURN_IF_ERROR(AddColumn(database, "positions", "loss_scale", "TEXT NOT NULL DEFAULT ''"));
-  return AddColumn(database, "commits", "loss_scale", "TEXT NOT NULL DEFAULT ''");
+  ACCRUE_RETURN_IF_ERROR(AddColumn(database, "commits", "loss_scale", "TEXT NOT NULL DEFAULT ''"));
+  return AddColumn(database, "layouts", "mixed", "TEXT NOT NULL DEFAULT ''");
 }
 
 }  // namespace
@@ -52,7 +53,7 @@ absl::Status MigrateSchema(Database& database, int64_t version) {
   if (version == 1) ACCRUE_RETURN_IF_ERROR(From1To2(database));
   if (version == 2) ACCRUE_RETURN_IF_ERROR(From2To3(database));
   ACCRUE_RETURN_IF_ERROR(database.Execute(kSchema));
-  if (version >= 1 && version < 4) ACCRUE_RETURN_IF_ERROR(From3To4(database));  // after kSchema: version 1 had no positions
+  if (version >= 1 && version < 4) ACCRUE_RETURN_IF_ERROR(From3To4(database));  // after kSchema: version 1 has tables from it
   return database.Execute(absl::StrCat("PRAGMA user_version = ", kSchemaVersion).c_str());
 }
 

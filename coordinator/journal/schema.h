@@ -4,7 +4,7 @@
 namespace accrue {
 
 // Raised when the tables change, with a step in migrate.cc; in the store's user_version.
-//   4  positions.loss_scale, commits.loss_scale
+//   4  positions.loss_scale, commits.loss_scale, layouts.mixed
 //   3  positions.parameter_hash
 //   2  jobs.paused (some stores of version 1 have it), ledger.detail, layouts, positions
 //   1  the first
@@ -52,7 +52,7 @@ CREATE TABLE IF NOT EXISTS positions(
   loss_scale TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS layouts(
   job TEXT PRIMARY KEY, numeric_class TEXT NOT NULL, tensors TEXT NOT NULL, tensor_elements TEXT NOT NULL,
-  buckets INTEGER NOT NULL) WITHOUT ROWID;
+  buckets INTEGER NOT NULL, mixed TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS file_hashes(
   path TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, modified_unix_ns INTEGER NOT NULL, xxh3_128 TEXT NOT NULL)
   WITHOUT ROWID;

@@ -51,9 +51,9 @@ class EffectWriter {
   }
 
   absl::Status operator()(const core::PersistLayout& e) {
-    return database_.Prepare("INSERT OR REPLACE INTO layouts VALUES(?, ?, ?, ?, ?)")
+    return database_.Prepare("INSERT OR REPLACE INTO layouts VALUES(?, ?, ?, ?, ?, ?)")
         .Bind(e.job).Bind(e.layout.numeric_class).Bind(NamesToText(e.layout.tensors))
-        .Bind(SizesToText(e.layout.tensor_elements)).Bind(e.layout.buckets).Run();
+        .Bind(SizesToText(e.layout.tensor_elements)).Bind(e.layout.buckets).Bind(e.layout.mixed).Run();
   }
 
   absl::Status operator()(const core::PersistExponents& e) {
@@ -144,6 +144,17 @@ absl::StatusOr<CommitRecord> ReadCommit(const Statement& row) {
   ACCRUE_ASSIGN_OR_RETURN(r.loss_scale, LossScaleFromText(row.Text(20)));
   if (!row.IsNull(18)) commit.validation_loss = RealOrNan(row, 19);
   return commit;
+}
+
+// From five columns, the first of which is this one.
+absl::StatusOr<core::Layout> ReadLayout(const Statement& row, int column) {
+  core::Layout layout;
+  layout.numeric_class = row.Text(column);
+  ACCRUE_ASSIGN_OR_RETURN(layout.tensors, NamesFromText(row.Text(column + 1)));
+  ACCRUE_ASSIGN_OR_RETURN(layout.tensor_elements, SizesFromText(row.Text(column + 2)));
+  layout.buckets = row.Integer(column + 3);
+  layout.mixed = row.Text(column + 4);
+  return layout;
 }
 
 class SqliteJournal : public Journal {
@@ -270,7 +281,7 @@ class SqliteJournal : public Journal {
     const std::lock_guard<std::mutex> lock(mutex_);
     Statement row = database_->Prepare(
         "SELECT p.timeline, p.window, p.steps, p.digest, p.attempt, p.exponents, e.epoch, e.members, l.numeric_class,"
-        " l.tensors, l.tensor_elements, l.buckets, p.parameter_hash, p.loss_scale FROM jobs j"
+        " l.tensors, l.tensor_elements, l.buckets, l.mixed, p.parameter_hash, p.loss_scale FROM jobs j"
         " JOIN positions p ON p.job = j.id AND p.timeline = j.timeline"
         " JOIN epochs e ON e.job = j.id AND e.timeline = j.timeline"
         " JOIN layouts l ON l.job = j.id WHERE j.id = ? ORDER BY e.epoch DESC LIMIT 1");
@@ -285,14 +296,21 @@ class SqliteJournal : public Journal {
     ACCRUE_ASSIGN_OR_RETURN(live.exponents, ExponentsFromText(row.Text(5)));
     live.epoch = Epoch(row.Integer(6));
     ACCRUE_ASSIGN_OR_RETURN(live.members, MembersFromText(row.Text(7)));
-    live.layout.numeric_class = row.Text(8);
-    ACCRUE_ASSIGN_OR_RETURN(live.layout.tensors, NamesFromText(row.Text(9)));
-    ACCRUE_ASSIGN_OR_RETURN(live.layout.tensor_elements, SizesFromText(row.Text(10)));
-    live.layout.buckets = row.Integer(11);
-    live.parameter_hash = row.Text(12);
-    ACCRUE_ASSIGN_OR_RETURN(live.loss_scale, LossScaleFromText(row.Text(13)));
+    ACCRUE_ASSIGN_OR_RETURN(live.layout, ReadLayout(row, 8));
+    live.parameter_hash = row.Text(13);
+    ACCRUE_ASSIGN_OR_RETURN(live.loss_scale, LossScaleFromText(row.Text(14)));
     if (live.members.empty()) return std::nullopt;
     return std::make_optional(std::move(live));
+  }
+
+  absl::StatusOr<std::optional<core::Layout>> LayoutOf(const JobId& job) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    Statement row =
+        database_->Prepare("SELECT numeric_class, tensors, tensor_elements, buckets, mixed FROM layouts WHERE job = ?");
+    ACCRUE_ASSIGN_OR_RETURN(const bool found, row.Bind(job).Step());
+    if (!found) return std::nullopt;
+    ACCRUE_ASSIGN_OR_RETURN(core::Layout layout, ReadLayout(row, 0));
+    return std::make_optional(std::move(layout));
   }
 
   absl::StatusOr<std::string> SupersededDigest(const JobId& job, Window window) override {

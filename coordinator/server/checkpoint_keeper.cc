@@ -32,6 +32,8 @@ CheckpointManifest ManifestOf(const CheckpointWork& work) {
     manifest.files.push_back({file.path, file.size_bytes, file.xxh3_128});
   }
   manifest.loss_json = work.window_line;
+  manifest.numeric_class = work.checkpoint.numeric_class;
+  manifest.mixed = work.checkpoint.mixed;
   return manifest;
 }
 

@@ -107,6 +107,8 @@ absl::Status Coordinator::RestoreJob(const JobRecord& record) {
   ACCRUE_ASSIGN_OR_RETURN(const std::vector<EvaluationRecord> evaluations, journal_.Evaluations(record.id, Window(0)));
   if (!evaluations.empty()) run.validation_loss = evaluations.back().loss;
   if (run.last_commit.has_value()) run.last_window_line = WindowLine(*run.last_commit);
+  ACCRUE_ASSIGN_OR_RETURN(const std::optional<core::Layout> layout, journal_.LayoutOf(record.id));
+  if (layout.has_value()) run.mixed = layout->mixed;
   runs_.push_back(std::move(owned));
   if (IsTerminal(record.state)) return absl::OkStatus();
   const absl::Status status = resolved.ok() ? TakeUpJob(run) : resolved.status();
@@ -147,7 +149,9 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
   if (start.live.has_value() && start.live->window < start.window) start.live.reset();
   ACCRUE_ASSIGN_OR_RETURN(const std::vector<CommitRecord> commits, journal_.Commits(id, Window(0), kAll));
   int64_t next = start.window.value();
-  const bool exact = run.resolved->spec().accumulation().mode() != "fast";
+  ACCRUE_ASSIGN_OR_RETURN(const std::optional<core::Layout> layout, journal_.LayoutOf(id));
+  const bool exact =
+      run.resolved->spec().accumulation().mode() != "fast" && (!layout.has_value() || layout->mixed.empty());
   if (start.live.has_value() || exact) {
     for (const CommitRecord& commit : commits) {
       const int64_t window = commit.window.window.value();
@@ -155,6 +159,11 @@ absl::StatusOr<core::StartPoint> Coordinator::StartAgain(JobRun& run, std::vecto
       start.recorded[window] = commit.window.digest;
       next = std::max(next, window + 1);
     }
+  }
+  // What the first worker fixed holds as long as there is a result to agree with.
+  if (layout.has_value() && (!start.recorded.empty() || !start.checkpoint_directory.empty())) {
+    start.numeric_class = layout->numeric_class;
+    if (!layout->mixed.empty()) start.mixed = layout->mixed;
   }
   ACCRUE_ASSIGN_OR_RETURN(std::vector<EvaluationRecord> evaluations, journal_.Evaluations(id, Window(0)));
   // The state after the newest commit may have been evaluated before its own.

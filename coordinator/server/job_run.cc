@@ -10,6 +10,7 @@ namespace accrue {
 
 void JobRun::SetLayout(const core::Layout& layout) {
   tensors = layout.tensors;
+  mixed = layout.mixed;
   parameters = 0;
   for (int64_t elements : layout.tensor_elements) parameters += elements;
 }
@@ -22,7 +23,10 @@ v1::JobStatus StatusOf(const JobRun& run, const core::JobView* view) {
   status.set_output_directory(run.record.output_directory);
   status.set_total_windows(run.record.until_window);
   status.set_parameters(run.parameters);
-  status.set_reproducible(run.resolved->spec().accumulation().mode() != "fast");
+  const bool fast = run.resolved->spec().accumulation().mode() == "fast";
+  const std::string& mixed = view == nullptr ? run.mixed : view->mixed;
+  status.set_reproducible(!fast && mixed.empty());
+  status.set_irreproducible_reason(fast ? "accumulation.mode is fast" : mixed);
   status.set_synthetic(!run.tensors.empty() && absl::StartsWith(run.tensors.front(), kSyntheticPrefix));
   status.set_state(JobStateToProto(view == nullptr ? run.record.state : view->state));
   status.set_reason(view == nullptr ? run.record.reason : view->reason);

@@ -56,6 +56,7 @@ struct JobRun {
   std::unique_ptr<WindowLog> log;      // null once the job is over
   std::vector<std::string> tensors;    // of the layout, in order; since there are members
   int64_t parameters = 0;
+  std::string mixed;                   // why it is of no single numeric class; empty: it is of one
   std::string seal_communicator;       // the newest of each kind: the one before is dropped from the store
   std::string sync_communicator;
   std::string last_window_line;

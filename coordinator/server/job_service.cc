@@ -56,7 +56,8 @@ class WatchCursor {
     if (sent_status_ == 0 && !SendStatus(status)) return false;
     ACCRUE_ASSIGN_OR_RETURN(const bool there, SendRecords(status.job_id()));
     if (!there) return false;
-    const bool changed = status.state() != state_ || status.reason() != reason_;
+    const bool changed = status.state() != state_ || status.reason() != reason_ ||
+                         status.irreproducible_reason() != irreproducible_reason_;
     if ((changed || IsOver(status)) && !SendStatus(status)) return false;
     return true;
   }
@@ -70,6 +71,7 @@ class WatchCursor {
     ++sent_status_;
     state_ = status.state();
     reason_ = status.reason();
+    irreproducible_reason_ = status.irreproducible_reason();
     return writer_.Write(response);
   }
 
@@ -104,7 +106,7 @@ class WatchCursor {
   int64_t next_evaluation_;
   int sent_status_ = 0;
   v1::JobState state_ = v1::JOB_STATE_UNSPECIFIED;
-  std::string reason_;
+  std::string reason_, irreproducible_reason_;
 };
 
 class JobServiceImpl : public v1::JobService::Service {

@@ -79,6 +79,8 @@ struct Metrics::State {
   Family<Gauge>& eta = Measure("accrue_job_remaining_seconds", "Estimated time until the job ends.");
   Family<Gauge>& epoch = Measure("accrue_job_membership_epoch", "The job's membership generation.");
   Family<Gauge>& workers = Measure("accrue_job_workers", "Workers that the job has.");
+  Family<Gauge>& reproducible =
+      Measure("accrue_job_reproducible", "1: the weights are a function of the job and one numeric class.");
   Family<Gauge>& synthetic = Measure("accrue_job_synthetic", "1: the job's units are synthetic, nothing is learnt.");
   Family<Gauge>& checkpoint = Measure("accrue_checkpoint_window", "Windows applied in the newest verified checkpoint.");
   Family<Gauge>& state = Measure("accrue_job_state", "1 for the state that the job is in.");
@@ -200,6 +202,7 @@ void Metrics::JobChanged(const v1::JobStatus& status) {
   s.OfJob(s.epoch, job).Set(static_cast<double>(status.epoch()));
   s.OfJob(s.workers, job).Set(static_cast<double>(status.workers()));
   s.OfJob(s.synthetic, job).Set(status.synthetic() ? 1 : 0);
+  s.OfJob(s.reproducible, job).Set(status.reproducible() ? 1 : 0);
   for (int state = v1::JOB_STATE_WAITING; state <= v1::JOB_STATE_CANCELLED; ++state) {
     const char* const name = JobStateName(static_cast<v1::JobState>(state));
     s.Series(State::JobOwner(job), s.state, {{"accrue_job", job}, {"state", name}}, name)

@@ -107,6 +107,8 @@ absl::StatusOr<core::StartPoint> ReadCheckpoint(FileSystem& file_system, const C
   start.digest = manifest.digest;
   start.exponents = manifest.exponents;
   start.loss_scale = manifest.loss_scale;
+  start.computed_in = manifest.numeric_class;
+  start.mixed = manifest.mixed;
   start.timeline = Timeline(manifest.timeline).Next();
   return start;
 }

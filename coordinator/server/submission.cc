@@ -116,6 +116,7 @@ core::JobConfig ConfigOf(const v1::ResolvedJob& job, int64_t until_window) {
   config.exact = spec.accumulation().mode() != "fast";
   config.precision = PrecisionOf(spec.precision());
   config.loss_scale = LossScaleOf(spec);
+  config.mixed_classes = spec.workers().mixed();
   config.closed_fleet = job.closed_fleet();
   config.audit_fraction = spec.audit().fraction();
   config.seed = spec.seed();

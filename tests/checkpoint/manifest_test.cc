@@ -27,7 +27,9 @@ CheckpointManifest Example() {
           .exponents = {40, -3},
           .tensors = {"a", "b"},
           .files = {{"state-00001-of-00001.safetensors", 4, HashBytes("data", 4).Hex()}},
-          .loss_json = "{\"loss\":1.5}"};
+          .loss_json = "{\"loss\":1.5}",
+          .numeric_class = "cpu/avx2",
+          .mixed = "cpu/avx512 joined at window 7"};
 }
 
 class ManifestTest : public testing::Test {
@@ -57,6 +59,8 @@ TEST_F(ManifestTest, ReadManifest_OfWhatWasWritten_ReturnsIt) {
   EXPECT_EQ(read->files[0].size_bytes, 4u);
   EXPECT_EQ(read->files[0].xxh3_128, written.files[0].xxh3_128);
   EXPECT_EQ(read->loss_json, written.loss_json);
+  EXPECT_EQ(read->numeric_class, written.numeric_class);
+  EXPECT_EQ(read->mixed, written.mixed);
 }
 
 TEST_F(ManifestTest, LossScale_OfWhatWasWritten_ReturnsIt) {

@@ -116,6 +116,67 @@ TEST(TrainingChanges, WorkersJoinAndLeave_SameDigests) {
   EXPECT_EQ(digests, ReferenceDigests(static_cast<int64_t>(digests.size())));
 }
 
+// oneDNN takes its instruction set from the environment, and the numeric class names it.
+Process& AddAvx2Worker(Cluster& cluster) {
+  setenv("ONEDNN_MAX_CPU_ISA", "AVX2", 1);
+  Process& worker = cluster.AddWorker();
+  unsetenv("ONEDNN_MAX_CPU_ISA");
+  return worker;
+}
+
+// Units are multiplied on different instruction sets, and the step makes the same bits of their sum on both.
+TEST(TrainingChanges, WorkersOfTwoClasses_MixedIfAllowedAndEveryWindowIsAgreedOn) {
+  Cluster cluster;
+  cluster.AddWorker();
+  v1::JobSpec spec = TinyJob(1'000'000, 1, 2);
+  spec.mutable_workers()->set_mixed(true);
+  spec.mutable_audit()->set_fraction(0.5);
+  const std::string job = cluster.Submit(spec);
+  int64_t alone = -1, together = -1;
+  const v1::JobStatus before = cluster.Describe(job);
+  EXPECT_TRUE(before.reproducible());
+  cluster.Watch(job, [&](const v1::WindowRecord& record) {
+    if (record.window() == 3) AddAvx2Worker(cluster);
+    int64_t computing = 0;
+    for (const v1::WorkerWindow& worker : record.workers()) computing += worker.units() > 0;
+    if (computing == 1 && record.workers_size() == 1) alone = record.window();
+    if (computing == 2 && together < 0) together = record.window();
+    return together < 0 || record.window() < together + 10;
+  });
+  const v1::JobStatus status = cluster.Describe(job);
+  cluster.Cancel(job);
+  cluster.Watch(job);
+  const std::string ledger = cluster.Ledger(job);
+  if (status.reproducible()) {
+    EXPECT_EQ(ledger.find("joined at window"), std::string::npos);
+    GTEST_SKIP() << "both workers are of one class: this CPU has nothing beyond AVX2";
+  }
+  EXPECT_NE(status.irreproducible_reason().find("-avx2"), std::string::npos) << status.irreproducible_reason();
+  EXPECT_NE(ledger.find("mixed: not reproducible any more: worker-1"), std::string::npos) << ledger;
+  EXPECT_EQ(ledger.find("quarantined"), std::string::npos) << ledger;
+  EXPECT_EQ(ledger.find("goes back"), std::string::npos) << ledger;
+  const std::vector<std::string> digests = cluster.Digests(), reference = ReferenceDigests(static_cast<int64_t>(digests.size()));
+  for (int64_t window = 0; window <= alone; ++window) {
+    EXPECT_EQ(digests[static_cast<size_t>(window)], reference[static_cast<size_t>(window)]) << window;
+  }
+  EXPECT_NE(digests.back(), reference.back()) << "both classes compute alike here: the test shows nothing";
+}
+
+TEST(TrainingChanges, WorkerOfAnotherClass_IsRefusedByAStrictJob) {
+  Cluster cluster;
+  cluster.AddWorker();
+  const std::string job = cluster.Submit(TinyJob(1'000'000, 1, 2));
+  cluster.Watch(job, [](const v1::WindowRecord& record) { return record.window() < 2; });
+  AddAvx2Worker(cluster);
+  cluster.WaitForLedger(job, "worker-1");
+  const std::string ledger = cluster.Ledger(job);
+  cluster.Cancel(job);
+  cluster.Watch(job);
+  if (ledger.find("worker-1 (2) is assigned") != std::string::npos) GTEST_SKIP() << "both workers are of one class";
+  EXPECT_NE(ledger.find("worker-1 (2) is of numeric class"), std::string::npos) << ledger;
+  EXPECT_NE(ledger.find("equal bits need equal classes"), std::string::npos) << ledger;
+}
+
 TEST(TrainingChanges, WorkerKilled_SurvivorsGoOn_SameDigests) {
   Cluster cluster;
   cluster.AddWorker();

@@ -159,6 +159,7 @@ TEST_F(MigrationTest, Open_Version2_KnowsWhatMembersHold) {
   }
   const auto fresh = Layout();
   Execute("ALTER TABLE positions DROP COLUMN loss_scale; ALTER TABLE commits DROP COLUMN loss_scale;"
+          " ALTER TABLE layouts DROP COLUMN mixed;"
           " ALTER TABLE positions DROP COLUMN parameter_hash; PRAGMA user_version = 2");
   const auto live = Open().journal->Live("j");
   ASSERT_TRUE(live.ok() && live->has_value()) << live.status();
@@ -185,6 +186,21 @@ TEST_F(MigrationTest, Open_Version3_JobsHaveNoLossScale) {
   EXPECT_EQ((*live)->parameter_hash, "hash");
   EXPECT_EQ((*live)->loss_scale, std::nullopt);
   EXPECT_EQ((*journal->LastCommit("j"))->window.loss_scale, std::nullopt);
+  EXPECT_EQ(Layout(), fresh);
+}
+
+TEST_F(MigrationTest, Open_Version3_ItsJobsAreOfOneClass) {
+  {
+    auto journal = Open().journal;
+    ASSERT_TRUE(journal->AddJob(MakeJob("j")).ok());
+    ASSERT_TRUE(journal->Record({core::PersistLayout{"j", {"cpu", {"w"}, {10}, 1}}}, 1).ok());
+  }
+  const auto fresh = Layout();
+  Execute("ALTER TABLE layouts DROP COLUMN mixed; PRAGMA user_version = 3");
+  const auto layout = Open().journal->LayoutOf("j");
+  ASSERT_TRUE(layout.ok() && layout->has_value()) << layout.status();
+  EXPECT_EQ((*layout)->numeric_class, "cpu");
+  EXPECT_EQ((*layout)->mixed, "");
   EXPECT_EQ(Layout(), fresh);
 }
 
@@ -216,7 +232,7 @@ TEST_F(MigrationTest, Fresh_TablesAreThoseOfTheVersion) {
   columns.erase("user_version");
   const std::map<std::string, size_t> version_4 = {
       {"attempts", 4},  {"checkpoints", 4}, {"commits", 21}, {"epochs", 5},    {"evaluations", 5}, {"exponents", 2},
-      {"file_hashes", 4}, {"jobs", 11},     {"layouts", 5},  {"ledger", 11},   {"meta", 2},        {"positions", 9}};
+      {"file_hashes", 4}, {"jobs", 11},     {"layouts", 6},  {"ledger", 11},   {"meta", 2},        {"positions", 9}};
   EXPECT_EQ(columns, version_4);
 }
 

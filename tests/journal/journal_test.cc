@@ -192,6 +192,19 @@ class LiveTest : public JournalTest {
   std::unique_ptr<Journal> journal_;
 };
 
+TEST_F(LiveTest, Layout_MarkedAsMixed_OutlivesTheStoreAndTheTimeline) {
+  Start();
+  EXPECT_EQ(journal_->LayoutOf("j")->value(), layout_);
+  EXPECT_EQ(*journal_->LayoutOf("another"), std::nullopt);
+  core::Layout mixed = layout_;
+  mixed.mixed = "avx2 joined at window 3";
+  Record({core::PersistLayout{"j", mixed}});
+  EXPECT_EQ(Live()->layout, mixed);
+  ASSERT_TRUE(journal_->StartTimeline("j", Timeline(5), Window(0)).ok());
+  EXPECT_EQ(Live(), std::nullopt);
+  EXPECT_EQ(journal_->LayoutOf("j")->value(), mixed);
+}
+
 TEST_F(LiveTest, Live_MembersHoldAState_IsWhole) {
   Start();
   const auto live = Live();

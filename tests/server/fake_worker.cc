@@ -28,8 +28,8 @@ FakeWorker::FakeWorker(FakeWorkerOptions options) : options_(std::move(options))
   v1::WorkerMessage hello;
   hello.mutable_hello()->set_version(options_.version.empty() ? kVersion : options_.version);
   hello.mutable_hello()->set_name(options_.name);
-  hello.mutable_hello()->set_numeric_class("fake");
-  hello.mutable_hello()->set_bf16_numeric_class("fake");
+  hello.mutable_hello()->set_numeric_class(options_.numeric_class);
+  hello.mutable_hello()->set_bf16_numeric_class(options_.numeric_class);
   hello.mutable_hello()->set_backend("cpu");
   hello.mutable_hello()->set_threads(1);
   hello.mutable_hello()->set_process_id(4711);

@@ -28,6 +28,7 @@ struct FakeWorkerOptions {
   std::string address;
   std::string name = "fake";
   std::string version;  // empty: ours
+  std::string numeric_class = "fake";
   FakeWorkerLife resume;  // go on with it, if the coordinator lets it
   // Called with every message of the coordinator before it is answered; false: do not answer it.
   std::function<bool(const v1::CoordinatorMessage&)> filter;
