@@ -48,9 +48,12 @@ void PrintReport(CommandContext& context, const PrepareOptions& options, const P
     rows.push_back(
         {"validation", FormatCount(report.validation_documents), FormatCount(report.validation_tokens)});
   }
-  *context.out << (report.was_complete ? "Nothing to do: " : "Wrote ") << manifest.shards.size() << (manifest.shards.size() == 1 ? " shard" : " shards")
-               << (!report.was_complete ? " to " : manifest.shards.size() == 1 ? " is complete in " : " are complete in ") << options.output << ", tokenizer "
-               << manifest.tokenizer << ", vocabulary " << manifest.vocabulary << "\n"
+  const bool one = manifest.shards.size() == 1;
+  *context.out << (report.was_complete ? "Nothing to do: " : "Wrote ") << manifest.shards.size()
+               << (one ? " shard" : " shards");
+  if (report.was_complete) *context.out << (one ? " is complete in " : " are complete in ");
+  *context.out << (report.was_complete ? "" : " to ") << options.output << ", tokenizer " << manifest.tokenizer
+               << ", vocabulary " << manifest.vocabulary << "\n"
                << FormatTable(rows);
 }
 

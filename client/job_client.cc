@@ -94,7 +94,8 @@ class GrpcJobClient : public JobClient {
   }
 
   void AwaitConnection(int64_t timeout_ms) override {
-    channel_->WaitForConnected(std::chrono::system_clock::now() + std::chrono::milliseconds(timeout_ms));
+    const gpr_timespec span = gpr_time_from_millis(timeout_ms, GPR_TIMESPAN);
+    channel_->WaitForConnected(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), span));
   }
 
   absl::StatusOr<v1::SubmitResponse> Submit(const v1::SubmitRequest& request) override {

@@ -190,8 +190,8 @@ std::string DataReportToText(const DataReport& report) {
     }
     absl::StrAppend(&text, "\n");
   }
-  absl::StrAppend(&text, report.shards.size(), report.shards.size() == 1 ? " shard, " : " shards, ", tokens, " tokens: ", report.ok ? "ok" : "NOT ok",
-                  "\n");
+  absl::StrAppend(&text, report.shards.size(), report.shards.size() == 1 ? " shard, " : " shards, ", tokens,
+                  " tokens: ", report.ok ? "ok" : "NOT ok", "\n");
   return text;
 }
 

@@ -161,7 +161,8 @@ class Preparation {
 
   void SayWhatWasFound() {
     if (plan_.skipped_binary > 0) {
-      hooks_.message(absl::StrCat("skipped ", plan_.skipped_binary, " files that are not text"));
+      hooks_.message(absl::StrCat("skipped ", plan_.skipped_binary,
+                                  plan_.skipped_binary == 1 ? " file that is not text" : " files that are not text"));
     }
     if (plan_.cut_at_byte != 0) {
       hooks_.message(absl::StrCat("there is one document only: what follows its byte ", plan_.cut_at_byte,
@@ -185,7 +186,8 @@ class Preparation {
     } else {
       state_ = *std::move(found);
       if (const size_t dropped = DropUnverified(file_system_, options_.output, &state_); dropped > 0) {
-        hooks_.message(absl::StrCat(dropped, " shards are missing or changed: making them again"));
+        hooks_.message(absl::StrCat(dropped, dropped == 1 ? " shard is missing or changed: making it again"
+                                                         : " shards are missing or changed: making them again"));
         state_.complete = false;
       }
     }
@@ -193,7 +195,8 @@ class Preparation {
     if (state_.complete && TokenizerAndManifestAreThere()) return absl::OkStatus();
     state_.complete = false;
     if (!state_.manifest.shards.empty()) {
-      hooks_.message(absl::StrCat("going on after ", state_.manifest.shards.size(), " finished shards"));
+      hooks_.message(absl::StrCat("going on after ", state_.manifest.shards.size(),
+                                  state_.manifest.shards.size() == 1 ? " finished shard" : " finished shards"));
     }
     ACCRUE_RETURN_IF_ERROR(RemoveLeftovers());
     // Before anything else is written, so that the folder is known as ours.

@@ -76,7 +76,6 @@ int main(int argc, char** argv) {
   app.add_option("--data-root", server_options.data_roots,
                  "Folder under which submitted jobs find data and weights; may be given more than once. Without one "
                  "no job can be submitted with accrue submit")
-      ->check(CLI::ExistingDirectory)
       ->type_name("DIR");
   app.add_option("--worker-timeout", server_options.worker_timeout_seconds,
                  "Seconds of silence after which a worker is given up")

@@ -192,6 +192,10 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& given
   if (options.http != "none") {
     ACCRUE_ASSIGN_OR_RETURN(http_address, ParseLoopbackAddress(options.http));
   }
+  for (const std::string& root : options.data_roots) {
+    if (options.file_system->IsDirectory(root)) continue;
+    return absl::NotFoundError(absl::StrCat("--data-root ", root, ": no such folder; submitted jobs would find nothing there"));
+  }
   std::unique_ptr<Server> server(new Server(std::make_unique<State>()));
   State& state = *server->state_;
   CoordinatorOptions coordinator_options;

@@ -46,7 +46,8 @@ std::string JobRow(Journal& journal, const v1::JobStatus& s) {
                                  "</span> <span class=\"reason\">", EscapeHtml(s.reason()), "</span>",
                                  s.synthetic() ? " synthetic: nothing is learnt" : "", "</td>");
   absl::StrAppend(&row, "<td><progress max=\"", std::max<int64_t>(1, s.total_windows()), "\" value=\"", s.window(),
-                  "\"></progress><br>", s.window(), " of ", s.total_windows(), " windows");
+                  "\"></progress><br>", s.window(), " of ", s.total_windows(),
+                  s.total_windows() == 1 ? " window" : " windows");
   if (s.eta_seconds() > 0) absl::StrAppend(&row, ", ", DurationText(s.eta_seconds()), " to go");
   absl::StrAppend(&row, "</td><td>", LossLine(journal, s), "</td>");
   absl::StrAppendFormat(&row, "<td class=n>%.4f</td>", s.loss());
@@ -141,7 +142,8 @@ std::string WorkerRow(const v1::WorkerStatus& w) {
   const bool slow = w.relative_unit_time() >= kSlowFactor;
   absl::StrAppend(&row, "<td class=\"n", slow ? " slow" : "", "\">", OrDash(1e3 * w.unit_seconds(), " ms"),
                   "</td><td class=n>", OrDash(w.relative_unit_time(), "×"), "</td>");
-  absl::StrAppendFormat(&row, "<td class=n>%s</td><td class=n>%d</td></tr>\n", BytesText(w.memory_bytes()), w.windows());
+  absl::StrAppendFormat(&row, "<td class=n>%s</td><td class=n>%d</td></tr>\n", BytesText(w.memory_bytes()),
+                        w.windows());
   return row;
 }
 

@@ -81,7 +81,8 @@ absl::StatusOr<ResolvedSubmission> ResolveSubmission(FileSystem& file_system, Jo
     }
     if (request.until() > job.total_windows()) {
       submission.warnings.push_back(
-          absl::StrCat("until is ", request.until(), ", but the job ends after ", job.total_windows(), " windows"));
+          absl::StrCat("until is ", request.until(), ", but the job ends after ", job.total_windows(),
+                       job.total_windows() == 1 ? " window" : " windows"));
     }
     submission.until_window = std::min(request.until(), job.total_windows());
   }

@@ -19,7 +19,7 @@ TEST(JobClient, AwaitConnection_CoordinatorIsBack_TheNextCallFindsIt) {
   ASSERT_FALSE(client->List().ok());
   ASSERT_FALSE(client->List().ok());
   service = std::make_unique<FakeJobService>();
-  ASSERT_EQ(service->Start(address), address);
+  if (service->Start(address) != address) GTEST_SKIP() << "another process has taken " << address << " meanwhile";
   client->AwaitConnection(60'000);
   EXPECT_TRUE(client->List().ok());
 }

@@ -53,6 +53,16 @@ TEST(StatusPageTest, WorkerRow_ASlowOne_StandsOut) {
   EXPECT_THAT(row(0), HasSubstr("<td class=\"n\">–</td><td class=n>–</td>"));
 }
 
+TEST(StatusPageTest, WorkerRow_Memory_InTheClientsUnits) {
+  const auto row = [](int64_t bytes) {
+    v1::WorkerStatus worker;
+    worker.set_memory_bytes(bytes);
+    return WorkerRow(worker);
+  };
+  EXPECT_THAT(row(int64_t{300} << 20), HasSubstr("<td class=n>300.0 MiB</td>"));
+  EXPECT_THAT(row(int64_t{5} << 30), HasSubstr("<td class=n>5.0 GiB</td>"));
+}
+
 TEST(HttpServerTest, Start_ServesEachPathAndRefusesOthers) {
   const auto server = HttpServer::Start("127.0.0.1", 0, {{"/a", [] { return HttpAnswer{200, "text/x", "hello"}; }},
                                                          {"/b", [] { return HttpAnswer{503, "text/x", "no"}; }}});
